@@ -1,0 +1,2 @@
+//! The sandbox: the world Rekindle works in, on one machine. Fakes keep state and can fail.
+pub mod hosts;
