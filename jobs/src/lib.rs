@@ -1,3 +1,21 @@
-//! The contract of Rekindle: job messages, plans, records and cluster specs (pure), and the two
-//! ports that carry them: the queue and the store.
+//! The contract of Rekindle.
+//!
+//! The model half does no I/O, reads no clock and knows no runtime: [`message`] (what travels
+//! through the queue), [`spec`] and [`plan`] (what people write), [`record`] (what is stored and
+//! how it may change), [`keys`] (where). The other half are the two ports, [`queue`] and [`store`].
+
+pub mod ids;
+pub mod keys;
+pub mod message;
+pub mod plan;
 pub mod queue;
+pub mod record;
+pub mod spec;
+pub mod store;
+mod yaml;
+
+/// The SHA-256 digest in lower-case hex, by which inputs are named.
+pub fn digest(bytes: &[u8]) -> String {
+    use sha2::{Digest, Sha256};
+    hex::encode(Sha256::digest(bytes))
+}

@@ -1,0 +1,124 @@
+//! Where things lie in the bucket, below an optional prefix. The only place that knows.
+
+use crate::ids::{ClusterName, JobName, NodeName, RecoveryId};
+
+/// A series of versions: the part of the key before the version number. Ends with `/`.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Series(String);
+
+impl Series {
+    /// The key of one version. Twenty digits hold every u64, so keys sort like numbers.
+    pub fn version(&self, n: u64) -> String {
+        format!("{}{n:020}.json", self.0)
+    }
+
+    /// The common beginning of all its keys.
+    pub fn prefix(&self) -> &str {
+        &self.0
+    }
+
+    /// The version number in a key of this series; `None` for anything else.
+    pub fn number(&self, key: &str) -> Option<u64> {
+        let digits = key.strip_prefix(&self.0)?.strip_suffix(".json")?;
+        (digits.len() == 20).then(|| digits.parse().ok()).flatten()
+    }
+}
+
+/// `clusters/<cluster>/active/`
+pub fn active(cluster: &ClusterName) -> Series {
+    Series(format!("clusters/{cluster}/active/"))
+}
+
+/// `clusters/<cluster>/spec/`
+pub fn spec(cluster: &ClusterName) -> Series {
+    Series(format!("clusters/{cluster}/spec/"))
+}
+
+/// `clusters/<cluster>/nodes/<node>/`
+pub fn node(cluster: &ClusterName, node: &NodeName) -> Series {
+    Series(format!("clusters/{cluster}/nodes/{node}/"))
+}
+
+/// `clusters/<cluster>/nodes/`
+pub fn nodes(cluster: &ClusterName) -> String {
+    format!("clusters/{cluster}/nodes/")
+}
+
+/// `clusters/<cluster>/volumes/<volume-id>/`
+pub fn volume(cluster: &ClusterName, id: &str) -> Series {
+    Series(format!("clusters/{cluster}/volumes/{id}/"))
+}
+
+/// `clusters/<cluster>/volumes/`
+pub fn volumes(cluster: &ClusterName) -> String {
+    format!("clusters/{cluster}/volumes/")
+}
+
+/// `clusters/<cluster>/load-balancer/`
+pub fn load_balancer(cluster: &ClusterName) -> Series {
+    Series(format!("clusters/{cluster}/load-balancer/"))
+}
+
+/// `clusters/`
+pub fn clusters() -> &'static str {
+    "clusters/"
+}
+
+/// `clusters/<cluster>/recoveries/`
+pub fn recoveries(cluster: &ClusterName) -> String {
+    format!("clusters/{cluster}/recoveries/")
+}
+
+/// `clusters/<cluster>/recoveries/<id>/recovery/`
+pub fn recovery(cluster: &ClusterName, id: &RecoveryId) -> Series {
+    Series(format!("clusters/{cluster}/recoveries/{id}/recovery/"))
+}
+
+/// `clusters/<cluster>/recoveries/<id>/jobs/<job>/`
+pub fn job(cluster: &ClusterName, id: &RecoveryId, job: &JobName) -> Series {
+    Series(format!("clusters/{cluster}/recoveries/{id}/jobs/{job}/"))
+}
+
+/// `clusters/<cluster>/recoveries/<id>/done/`
+pub fn done(cluster: &ClusterName, id: &RecoveryId) -> String {
+    format!("clusters/{cluster}/recoveries/{id}/done/")
+}
+
+/// `clusters/<cluster>/recoveries/<id>/failed/`. Below it, `<job>/<generation>`: an empty marker
+/// that counts while the job is still of that generation.
+pub fn failed(cluster: &ClusterName, id: &RecoveryId) -> String {
+    format!("clusters/{cluster}/recoveries/{id}/failed/")
+}
+
+/// `clusters/<cluster>/recoveries/<id>/report.json`; one more for each time it is written.
+pub fn report(cluster: &ClusterName, id: &RecoveryId) -> String {
+    format!("clusters/{cluster}/recoveries/{id}/report.json")
+}
+
+/// `inputs/<sha256>`
+pub fn input(digest: &str) -> String {
+    format!("inputs/{digest}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_sort_like_numbers() {
+        let series = active(&ClusterName::new("test").expect("valid"));
+        assert_eq!(
+            series.version(7),
+            "clusters/test/active/00000000000000000007.json"
+        );
+        assert!(series.version(9) < series.version(10));
+        assert_eq!(series.number(&series.version(u64::MAX)), Some(u64::MAX));
+        for other in [
+            "clusters/test/active/7.json",
+            "clusters/test/active/x",
+            "clusters/other/active/00000000000000000007.json",
+        ] {
+            assert_eq!(series.number(other), None, "{other}");
+        }
+    }
+}

@@ -1,0 +1,317 @@
+//! Job messages: the typed envelope that travels through the queue.
+//!
+//! A message is a wake-up, not the truth: it names a job of a recovery and repeats the job's
+//! payload for people who look into the broker. Decoding is in stages, so that each kind of bad
+//! input gets an error of its own and ends in the dead queue with its reason.
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::ids::{ClusterName, JobName, NodeName, RecoveryId};
+
+/// The message schema this build writes. Newer ones are kept, not guessed at.
+pub const SCHEMA: u32 = 1;
+
+/// One job message.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JobMessage {
+    /// Version of this format; see [`SCHEMA`].
+    pub schema: u32,
+    /// Message id, derived from recovery, job and turn: duplicates have the same one.
+    pub id: String,
+    /// The cluster the recovery belongs to.
+    pub cluster: ClusterName,
+    /// The recovery.
+    pub recovery: RecoveryId,
+    /// The job's name within the recovery.
+    pub job: JobName,
+    /// W3C trace context (`traceparent`), so that one recovery is one trace across machines.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub traceparent: Option<String>,
+    /// The typed payload; its `kind` stands beside the fields above.
+    #[serde(flatten)]
+    pub payload: Job,
+}
+
+/// What a job is to do: one variant a kind, one file each in `worker/src/jobs/`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case")]
+pub enum Job {
+    /// Creates or adopts one node's server, volumes and addresses.
+    Provision(OnNode),
+    /// Makes the load balancer and its rules right.
+    LoadBalancer,
+    /// Proves that SSH answers on a node with the pinned host key.
+    Reachability(OnNode),
+    /// Formats what we made blank, mounts one node's data volumes, proves it.
+    Mount(OnNode),
+    /// Sets owner, group and mode of one node's mount points.
+    Permissions(OnNode),
+    /// Writes the recovery's report.
+    Report,
+    /// A job without effects, to watch crash and resume by hand and to measure the engine.
+    Demo(Demo),
+}
+
+/// A job that works on one node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OnNode {
+    /// The node.
+    pub node: NodeName,
+}
+
+/// The payload of a demo job.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Demo {
+    /// How many steps it has.
+    pub steps: u32,
+    /// How long each step takes, in milliseconds.
+    #[serde(default)]
+    pub step_ms: u64,
+    /// The step (from 0) at which the worker process aborts, to watch a quarantine.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub abort_at: Option<u32>,
+    /// The step (from 0) that fails for good.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fail_at: Option<u32>,
+    /// Tells several demo jobs of one plan apart.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node: Option<NodeName>,
+}
+
+/// Every kind, in the order of a recovery.
+pub const KINDS: [&str; 7] = [
+    "provision",
+    "load-balancer",
+    "reachability",
+    "mount",
+    "permissions",
+    "report",
+    "demo",
+];
+
+impl Job {
+    /// The kind's name, as in messages and plans.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Job::Provision(_) => "provision",
+            Job::LoadBalancer => "load-balancer",
+            Job::Reachability(_) => "reachability",
+            Job::Mount(_) => "mount",
+            Job::Permissions(_) => "permissions",
+            Job::Report => "report",
+            Job::Demo(_) => "demo",
+        }
+    }
+
+    /// The node it works on, if it works on one.
+    pub fn node(&self) -> Option<&NodeName> {
+        match self {
+            Job::Provision(on) | Job::Reachability(on) | Job::Mount(on) | Job::Permissions(on) => {
+                Some(&on.node)
+            }
+            Job::Demo(demo) => demo.node.as_ref(),
+            Job::LoadBalancer | Job::Report => None,
+        }
+    }
+
+    /// The job's name within a recovery.
+    pub fn name(&self) -> JobName {
+        JobName::of(self.kind(), self.node())
+    }
+}
+
+/// Why a delivery is not a job message we can act on. The worker dead-letters it with this text.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum DecodeError {
+    /// Not JSON, or not a JSON object.
+    #[error("the message is not a JSON object: {0}")]
+    NotJson(String),
+    /// Written by a newer Rekindle.
+    #[error(
+        "the message has schema {found}, this worker knows up to {SCHEMA}: update the worker, then `rekindle retry`"
+    )]
+    NewerSchema {
+        /// The schema it claims.
+        found: u64,
+    },
+    /// A kind this build does not have.
+    #[error("the message is of unknown kind `{found}`; known kinds: {}", KINDS.join(", "))]
+    UnknownKind {
+        /// The kind it claims.
+        found: String,
+    },
+    /// A field is missing or wrong.
+    #[error("field `{field}`: {reason}")]
+    Field {
+        /// Path of the field.
+        field: String,
+        /// What is wrong.
+        reason: String,
+    },
+}
+
+impl JobMessage {
+    /// The message that wakes a worker for turn `turn` of a job.
+    pub fn new(
+        cluster: &ClusterName,
+        recovery: &RecoveryId,
+        job: JobName,
+        payload: Job,
+        turn: &str,
+    ) -> Self {
+        Self {
+            schema: SCHEMA,
+            id: format!("{recovery}.{job}.{turn}"),
+            cluster: cluster.clone(),
+            recovery: recovery.clone(),
+            job,
+            traceparent: None,
+            payload,
+        }
+    }
+
+    /// The bytes that go into the queue.
+    pub fn encode(&self) -> Vec<u8> {
+        serde_json::to_vec(self).expect("a message is plain data")
+    }
+
+    /// Reads a message; see [`DecodeError`] for what can be wrong.
+    pub fn decode(body: &[u8]) -> Result<Self, DecodeError> {
+        let value: Value =
+            serde_json::from_slice(body).map_err(|e| DecodeError::NotJson(e.to_string()))?;
+        let Some(object) = value.as_object() else {
+            return Err(DecodeError::NotJson(format!("it is {}", kind_of(&value))));
+        };
+        let field = |name: &str, reason: String| DecodeError::Field {
+            field: name.to_owned(),
+            reason,
+        };
+        match object.get("schema") {
+            None => return Err(field("schema", "it is missing".into())),
+            Some(schema) => match schema.as_u64() {
+                None => return Err(field("schema", "it is not a number".into())),
+                Some(0) => return Err(field("schema", "schemas count from 1".into())),
+                Some(found) if found > u64::from(SCHEMA) => {
+                    return Err(DecodeError::NewerSchema { found });
+                }
+                Some(_) => {}
+            },
+        }
+        match object.get("kind").map(Value::as_str) {
+            None => return Err(field("kind", "it is missing".into())),
+            Some(None) => return Err(field("kind", "it is not a text".into())),
+            Some(Some(kind)) if !KINDS.contains(&kind) => {
+                return Err(DecodeError::UnknownKind {
+                    found: kind.chars().take(80).collect(),
+                });
+            }
+            Some(Some(_)) => {}
+        }
+        let message: JobMessage = serde_path_to_error::deserialize(value).map_err(|e| {
+            let path = e.path().to_string();
+            let inner = e.into_inner().to_string();
+            let field = if path == "." {
+                named_field(&inner).unwrap_or_else(|| "payload".into())
+            } else {
+                path
+            };
+            DecodeError::Field {
+                field,
+                reason: inner,
+            }
+        })?;
+        if message.job != message.payload.name() {
+            let reason = format!(
+                "`{}` is not the name of this payload, `{}`",
+                message.job,
+                message.payload.name()
+            );
+            return Err(DecodeError::Field {
+                field: "job".into(),
+                reason,
+            });
+        }
+        Ok(message)
+    }
+}
+
+/// serde names the field of "missing field `x`" only in its text.
+fn named_field(reason: &str) -> Option<String> {
+    let rest = reason.strip_prefix("missing field `")?;
+    Some(rest.split('`').next()?.to_owned())
+}
+
+fn kind_of(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "a boolean",
+        Value::Number(_) => "a number",
+        Value::String(_) => "a text",
+        Value::Array(_) => "an array",
+        Value::Object(_) => "an object",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn message() -> JobMessage {
+        let cluster = ClusterName::new("test").expect("valid");
+        let recovery = RecoveryId::new("r-1").expect("valid");
+        let payload = Job::Mount(OnNode {
+            node: NodeName::new("test-web-1").expect("valid"),
+        });
+        JobMessage::new(&cluster, &recovery, payload.name(), payload, "3")
+    }
+
+    #[test]
+    fn the_wire_format_is_stable() {
+        let text = String::from_utf8(message().encode()).expect("JSON is UTF-8");
+        assert_eq!(
+            text,
+            r#"{"schema":1,"id":"r-1.mount/test-web-1.3","cluster":"test","recovery":"r-1","job":"mount/test-web-1","kind":"mount","node":"test-web-1"}"#
+        );
+        assert_eq!(JobMessage::decode(text.as_bytes()), Ok(message()));
+    }
+
+    #[test]
+    fn bad_messages_say_what_is_wrong() {
+        let check = |body: &str, want: &str| {
+            let error = JobMessage::decode(body.as_bytes())
+                .expect_err(body)
+                .to_string();
+            assert!(error.contains(want), "{body}: {error}");
+        };
+        check("hello", "not a JSON object");
+        check("[]", "it is an array");
+        check("{}", "field `schema`: it is missing");
+        check(r#"{"schema":2,"kind":"warp"}"#, "has schema 2");
+        check(r#"{"schema":1}"#, "field `kind`: it is missing");
+        check(r#"{"schema":1,"kind":"warp"}"#, "unknown kind `warp`");
+        check(r#"{"schema":1,"kind":"mount"}"#, "missing field");
+        let good = String::from_utf8(message().encode()).expect("JSON is UTF-8");
+        check(
+            &good.replace("\"node\":\"test-web-1\"", "\"node\":\"../etc\""),
+            "not a valid node name",
+        );
+        check(
+            &good.replace("\"cluster\":\"test\"", "\"cluster\":7"),
+            "cluster",
+        );
+        check(
+            &good.replace("\"node\":\"test-web-1\"", "\"node\":\"test-web-2\""),
+            "field `job`",
+        );
+    }
+
+    #[test]
+    fn every_kind_has_its_name() {
+        for kind in KINDS {
+            let value = serde_json::json!({"kind": kind, "node": "test-web-1", "steps": 1});
+            let job: Job = serde_json::from_value(value).expect(kind);
+            assert_eq!(job.kind(), kind);
+        }
+    }
+}

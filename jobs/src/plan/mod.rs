@@ -1,0 +1,408 @@
+//! The plan: which jobs a recovery has and which jobs each one needs. Data, not code.
+//!
+//! A [`PlanFile`] is written by people and speaks of kinds; [`PlanFile::expand`] makes the
+//! [`Plan`] of a cluster out of it: one job a node for kinds that work on nodes. Jobs that both
+//! work on nodes are linked node by node, so that one node is mounted while another still boots.
+
+mod graph;
+
+pub use graph::{Plan, PlannedJob, Readiness, Settled};
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::ids::{JobName, NodeName};
+use crate::message::{Demo, Job, KINDS, OnNode};
+use crate::spec::{ClusterSpec, Node, Problem, Role};
+
+/// The plan of a whole recovery, used when none is given.
+pub const DEFAULT_PLAN: &str = include_str!("../../../deploy/examples/plan.yaml");
+
+/// A plan as written by people (`plan.yaml`).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PlanFile {
+    /// Version of this format: 1.
+    pub version: u32,
+    /// The jobs, in any order.
+    pub jobs: Vec<Entry>,
+}
+
+/// One kind of job in a plan.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Entry {
+    /// The kind, for example `provision`.
+    pub job: String,
+    /// Which nodes, for kinds that work on nodes; all when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nodes: Option<Selector>,
+    /// What must have succeeded before.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub needs: Vec<Need>,
+    /// Runs even when what it needs has failed, once all of it is settled.
+    #[serde(default)]
+    pub always: bool,
+}
+
+/// A need: a kind, or a kind on some nodes only.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub enum Need {
+    /// All jobs of a kind; the job of the same node where both work on nodes.
+    Kind(String),
+    /// The jobs of a kind on these nodes.
+    Some(SomeNodes),
+}
+
+/// A kind on some nodes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SomeNodes {
+    /// The kind.
+    pub job: String,
+    /// The nodes.
+    pub nodes: Selector,
+}
+
+/// Chooses nodes: those that match every given field.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Selector {
+    /// Of these groups (prefixes).
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub groups: Vec<String>,
+    /// With these roles.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub roles: Vec<Role>,
+    /// With these names.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub names: Vec<NodeName>,
+    /// Behind the load balancer (`true`) or not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub forwarded: Option<bool>,
+    /// With data disks (`true`) or without.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub data_disks: Option<bool>,
+}
+
+impl Selector {
+    /// Whether a node is chosen.
+    pub fn matches(&self, node: &Node) -> bool {
+        (self.groups.is_empty() || self.groups.contains(&node.prefix))
+            && (self.roles.is_empty() || self.roles.contains(&node.role))
+            && (self.names.is_empty() || self.names.contains(&node.name))
+            && self
+                .forwarded
+                .is_none_or(|want| want != node.forward.is_empty())
+            && self
+                .data_disks
+                .is_none_or(|want| want != node.data_disks.is_empty())
+    }
+}
+
+impl PlanFile {
+    /// Reads a plan file.
+    pub fn parse(yaml: &str) -> Result<Self, Vec<Problem>> {
+        crate::yaml::parse(yaml).map_err(|problem| vec![problem])
+    }
+
+    /// Makes the plan of one cluster. Pure; gives every problem found, with its path.
+    pub fn expand(&self, spec: &ClusterSpec) -> Result<Plan, Vec<Problem>> {
+        let nodes = spec.nodes();
+        let mut problems = self.check(&nodes);
+        if !problems.is_empty() {
+            return Err(problems);
+        }
+        let chosen: BTreeMap<&str, Vec<&Node>> = self
+            .jobs
+            .iter()
+            .map(|e| (e.job.as_str(), choose(e.nodes.as_ref(), &nodes)))
+            .collect();
+        let jobs: Vec<PlannedJob> = self
+            .jobs
+            .iter()
+            .filter(|entry| entry.job != "load-balancer" || spec.load_balancer.is_some())
+            .flat_map(|entry| expand_entry(entry, &chosen, spec))
+            .collect();
+        match Plan::new(jobs) {
+            Ok(plan) => Ok(plan),
+            Err(problem) => {
+                problems.push(problem);
+                Err(problems)
+            }
+        }
+    }
+
+    fn check(&self, nodes: &[Node]) -> Vec<Problem> {
+        let mut found = Vec::new();
+        if self.version != 1 {
+            found.push(Problem::new(
+                "version",
+                format!("{} is not known; this build reads version 1", self.version),
+            ));
+        }
+        let mut seen = BTreeSet::new();
+        for (i, entry) in self.jobs.iter().enumerate() {
+            let at = format!("jobs[{i}]");
+            if !KINDS.contains(&entry.job.as_str()) {
+                found.push(Problem::new(
+                    format!("{at}.job"),
+                    format!(
+                        "`{}` is not a kind of job; there are {}",
+                        entry.job,
+                        KINDS.join(", ")
+                    ),
+                ));
+            }
+            if !seen.insert(entry.job.as_str()) {
+                found.push(Problem::new(
+                    format!("{at}.job"),
+                    format!("`{}` stands twice", entry.job),
+                ));
+            }
+            if entry.nodes.is_some() && !per_node(&entry.job) {
+                found.push(Problem::new(
+                    format!("{at}.nodes"),
+                    format!("`{}` does not work on single nodes", entry.job),
+                ));
+            }
+            check_selector(
+                entry.nodes.as_ref(),
+                nodes,
+                &format!("{at}.nodes"),
+                &mut found,
+            );
+            for (j, need) in entry.needs.iter().enumerate() {
+                let (kind, selector) = need.parts();
+                let at = format!("{at}.needs[{j}]");
+                if !self.jobs.iter().any(|other| other.job == kind) {
+                    found.push(Problem::new(
+                        at.clone(),
+                        format!("the plan has no job `{kind}`"),
+                    ));
+                }
+                if selector.is_some() && !per_node(kind) {
+                    found.push(Problem::new(
+                        at.clone(),
+                        format!("`{kind}` does not work on single nodes"),
+                    ));
+                }
+                check_selector(selector, nodes, &at, &mut found);
+            }
+        }
+        found
+    }
+}
+
+impl Need {
+    fn parts(&self) -> (&str, Option<&Selector>) {
+        match self {
+            Need::Kind(kind) => (kind, None),
+            Need::Some(some) => (&some.job, Some(&some.nodes)),
+        }
+    }
+}
+
+fn check_selector(selector: Option<&Selector>, nodes: &[Node], at: &str, found: &mut Vec<Problem>) {
+    let Some(selector) = selector else { return };
+    for group in &selector.groups {
+        if !nodes.iter().any(|n| n.prefix == *group) {
+            found.push(Problem::new(
+                format!("{at}.groups"),
+                format!("the spec has no switched-on group `{group}`"),
+            ));
+        }
+    }
+    for name in &selector.names {
+        if !nodes.iter().any(|n| n.name == *name) {
+            found.push(Problem::new(
+                format!("{at}.names"),
+                format!("the spec has no switched-on node `{name}`"),
+            ));
+        }
+    }
+}
+
+/// Whether a kind has one job a node.
+fn per_node(kind: &str) -> bool {
+    matches!(kind, "provision" | "reachability" | "mount" | "permissions")
+}
+
+fn choose<'a>(selector: Option<&Selector>, nodes: &'a [Node]) -> Vec<&'a Node> {
+    nodes
+        .iter()
+        .filter(|node| selector.is_none_or(|s| s.matches(node)))
+        .collect()
+}
+
+fn expand_entry(
+    entry: &Entry,
+    chosen: &BTreeMap<&str, Vec<&Node>>,
+    spec: &ClusterSpec,
+) -> Vec<PlannedJob> {
+    let make = |payload: Job| {
+        let needs = entry
+            .needs
+            .iter()
+            .flat_map(|need| needed(need, payload.node(), chosen, spec))
+            .collect();
+        PlannedJob {
+            name: payload.name(),
+            payload,
+            needs,
+            always: entry.always,
+        }
+    };
+    let on = |node: &&Node| OnNode {
+        node: node.name.clone(),
+    };
+    let nodes = chosen.get(entry.job.as_str()).into_iter().flatten();
+    match entry.job.as_str() {
+        "provision" => nodes.map(|n| make(Job::Provision(on(n)))).collect(),
+        "reachability" => nodes.map(|n| make(Job::Reachability(on(n)))).collect(),
+        "mount" => nodes.map(|n| make(Job::Mount(on(n)))).collect(),
+        "permissions" => nodes.map(|n| make(Job::Permissions(on(n)))).collect(),
+        "load-balancer" => vec![make(Job::LoadBalancer)],
+        "report" => vec![make(Job::Report)],
+        "demo" => vec![make(Job::Demo(Demo {
+            steps: 10,
+            step_ms: 200,
+            abort_at: None,
+            fail_at: None,
+            node: None,
+        }))],
+        other => unreachable!("the check knows every kind, also `{other}`"),
+    }
+}
+
+/// The jobs that one need stands for. Between kinds that both work on nodes, a need without a
+/// selector means the same node.
+fn needed(
+    need: &Need,
+    node: Option<&NodeName>,
+    chosen: &BTreeMap<&str, Vec<&Node>>,
+    spec: &ClusterSpec,
+) -> Vec<JobName> {
+    let (kind, selector) = need.parts();
+    if !per_node(kind) {
+        let there = kind != "load-balancer" || spec.load_balancer.is_some();
+        return if there {
+            vec![JobName::of(kind, None)]
+        } else {
+            vec![]
+        };
+    }
+    let of = chosen.get(kind).into_iter().flatten();
+    let wanted = |candidate: &&&Node| match (selector, node) {
+        (Some(selector), _) => selector.matches(candidate),
+        (None, Some(node)) => candidate.name == *node,
+        (None, None) => true,
+    };
+    of.filter(wanted)
+        .map(|n| JobName::of(kind, Some(&n.name)))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn reference() -> ClusterSpec {
+        ClusterSpec::parse(include_str!("../../../deploy/examples/cluster.yaml"))
+            .expect("the example is valid")
+    }
+
+    fn plan() -> Plan {
+        PlanFile::parse(DEFAULT_PLAN)
+            .expect("valid")
+            .expand(&reference())
+            .expect("valid")
+    }
+
+    #[test]
+    fn the_reference_cluster_expands_to_one_job_a_node() {
+        let plan = plan();
+        let count = |kind: &str| {
+            plan.jobs()
+                .iter()
+                .filter(|j| j.payload.kind() == kind)
+                .count()
+        };
+        assert_eq!(
+            (count("provision"), count("reachability"), count("mount")),
+            (17, 17, 7)
+        );
+        assert_eq!((count("load-balancer"), count("report")), (1, 1));
+    }
+
+    #[test]
+    fn nodes_are_linked_node_by_node_and_the_load_balancer_waits_for_its_backends_only() {
+        let plan = plan();
+        let needs = |job: &str| {
+            let job = plan
+                .job(&JobName::new(job).expect("valid"))
+                .expect("in the plan");
+            job.needs
+                .iter()
+                .map(ToString::to_string)
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(needs("mount/test-cache-2"), ["reachability/test-cache-2"]);
+        assert_eq!(
+            needs("load-balancer"),
+            [
+                "provision/test-bastion-1",
+                "provision/test-web-1",
+                "provision/test-web-2"
+            ]
+        );
+    }
+
+    #[test]
+    fn bad_plans_name_the_place() {
+        let check = |yaml: &str, want: &str| {
+            let problems = match PlanFile::parse(yaml) {
+                Err(problems) => problems,
+                Ok(file) => file.expand(&reference()).expect_err(yaml),
+            };
+            let text = problems
+                .iter()
+                .map(ToString::to_string)
+                .collect::<Vec<_>>()
+                .join("\n");
+            assert!(text.contains(want), "{yaml}: {text}");
+        };
+        check(
+            "version: 1\njobs: [{job: warp}]",
+            "jobs[0].job: `warp` is not a kind",
+        );
+        check(
+            "version: 1\njobs: [{job: mount, needs: [provision]}]",
+            "jobs[0].needs[0]: the plan has no job",
+        );
+        check(
+            "version: 1\njobs: [{job: mount, needs: [mount]}]",
+            "needs itself",
+        );
+        check(
+            "version: 1\njobs: [{job: mount, neds: []}]",
+            "unknown field `neds`",
+        );
+        check("version: 2\njobs: []", "version: 2 is not known");
+        check(
+            "version: 1\njobs: [{job: mount, nodes: {groups: [nope]}}]",
+            "no switched-on group `nope`",
+        );
+        check(
+            "version: 1\njobs: [{job: provision}, {job: provision}]",
+            "stands twice",
+        );
+        check(
+            "version: 1\njobs: [{job: provision, needs: [report]}, {job: report, needs: [provision]}]",
+            "needs itself",
+        );
+    }
+}

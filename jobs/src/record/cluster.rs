@@ -1,0 +1,135 @@
+//! What is known about a cluster's machines, beyond one recovery. These records outlive servers:
+//! a volume found again after a disaster is recognised by them.
+
+use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::ids::{NodeName, RecoveryId};
+use crate::spec::Storage;
+
+/// The recovery that holds a cluster: at most one at a time.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ActiveRecord {
+    /// The recovery, or nothing when the cluster is free.
+    pub recovery: Option<RecoveryId>,
+    /// Since when.
+    pub since: Timestamp,
+}
+
+/// The spec that was applied last.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SpecRecord {
+    /// Digest of the spec under `inputs/`.
+    pub digest: String,
+    /// The recovery that brought it.
+    pub recovery: RecoveryId,
+}
+
+/// An address of a node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Address {
+    /// The cloud's id of the address.
+    pub id: String,
+    /// The address.
+    pub ip: Ipv4Addr,
+}
+
+/// A node and the server behind it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeRecord {
+    /// The node.
+    pub node: NodeName,
+    /// The cloud's id of its server.
+    pub server: String,
+    /// Its private address. The load balancer's address never stands here.
+    pub internal: Address,
+    /// Its public address, if it has one of its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub external: Option<Address>,
+    /// The SSH host key (OpenSSH line) that we gave the server. Connections with another key are refused.
+    pub host_key: String,
+    /// The user to log in as.
+    pub ssh_user: String,
+    /// Data volumes by disk name of the spec.
+    #[serde(default)]
+    pub volumes: BTreeMap<String, String>,
+    /// The recovery that wrote this.
+    pub recovery: RecoveryId,
+    /// The job epoch that wrote this, so that a late writer can be recognised.
+    pub epoch: u64,
+}
+
+/// Where a volume came from. Only what we created blank may ever be formatted.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "from", rename_all = "kebab-case")]
+pub enum Origin {
+    /// We created it, blank.
+    CreatedBlank {
+        /// The recovery that created it.
+        recovery: RecoveryId,
+    },
+    /// It was there under our name before we had a record of it: never formatted by us.
+    Adopted {
+        /// The recovery that adopted it.
+        recovery: RecoveryId,
+    },
+}
+
+/// A data volume.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VolumeRecord {
+    /// The cloud's id.
+    pub id: String,
+    /// Its name in the cloud, `<node>-<disk>`.
+    pub name: String,
+    /// The node it belongs to.
+    pub node: NodeName,
+    /// The disk of the spec it stands for.
+    pub disk: String,
+    /// Size in GB.
+    pub size_gb: u32,
+    /// Where it lives.
+    pub storage: Storage,
+    /// Where it came from.
+    pub origin: Origin,
+    /// UUID of its file system: chosen before formatting, and its identity ever after.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fs_uuid: Option<String>,
+    /// The file system was made and proven. From here on nothing formats it any more.
+    #[serde(default)]
+    pub formatted: bool,
+    /// Where it is mounted.
+    pub mount: String,
+    /// Never deleted by any path. Once set it stays, whatever a spec says later.
+    #[serde(default)]
+    pub protected: bool,
+}
+
+/// The load balancer of a cluster: its endpoint is kept here and never in a node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LoadBalancerRecord {
+    /// The cloud's id.
+    pub id: String,
+    /// Its name.
+    pub name: String,
+    /// Its public address.
+    pub address: Address,
+    /// Its rules as read back.
+    pub rules: Vec<LbRule>,
+    /// The recovery that wrote this.
+    pub recovery: RecoveryId,
+}
+
+/// One rule of the load balancer.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct LbRule {
+    /// Its port.
+    pub port: u16,
+    /// The node it leads to.
+    pub node: NodeName,
+    /// The node's port.
+    pub to: u16,
+}

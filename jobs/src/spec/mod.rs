@@ -1,0 +1,269 @@
+//! The cluster spec, `cluster.yaml`: what machines a cluster is made of.
+//!
+//! Strict on purpose: an unknown key, a RAM size in MB or a role that does not exist is an error
+//! that names the path, because in the reference a typo in `role` silently dropped a node.
+//! [`ClusterSpec::parse`] gives every problem at once; [`ClusterSpec::nodes`] expands the groups.
+
+mod check;
+mod node;
+
+pub use check::Problem;
+pub use node::Node;
+
+use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::ids::ClusterName;
+
+/// A cluster and its machines, as written in `cluster.yaml`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ClusterSpec {
+    /// Version of this format: 1.
+    pub version: u32,
+    /// The cluster's name; every server and volume name begins with it.
+    pub cluster: ClusterName,
+    /// What all servers have in common.
+    pub servers: Servers,
+    /// The load balancer in front of the cluster, if it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub load_balancer: Option<LoadBalancer>,
+    /// The node groups.
+    pub groups: Vec<Group>,
+}
+
+/// What all servers of the cluster have in common.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Servers {
+    /// The operating system image, found by what it is and not by its id.
+    pub image: Image,
+    /// Name of the SSH key pair in the cloud project; made from the worker's SSH key when absent.
+    pub keypair: String,
+    /// The user to log in as.
+    #[serde(default = "root")]
+    pub ssh_user: String,
+}
+
+/// An operating system image.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Image {
+    /// Distribution, for example `ubuntu`; compared without case.
+    pub distribution: String,
+    /// Version, for example `22.04`.
+    pub version: String,
+}
+
+/// The load balancer. Its rules come from the groups' `forward`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct LoadBalancer {
+    /// Name in the cloud; `<cluster>-main-lb` when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// A static address that the project already holds; a new one is taken when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<String>")]
+    pub address: Option<Ipv4Addr>,
+    /// How connections are spread.
+    #[serde(default)]
+    pub algorithm: Algorithm,
+    /// How backends are checked (TCP).
+    #[serde(default)]
+    pub health: Health,
+}
+
+/// How a load balancer spreads connections.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Algorithm {
+    /// One after the other.
+    #[default]
+    RoundRobin,
+    /// To the backend with the fewest connections.
+    LeastConnections,
+}
+
+/// The load balancer's TCP health check. The provider wants a delay of 80 or more and a timeout of
+/// 15 or more (its unit is not documented, probably seconds).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Health {
+    /// Time between two checks.
+    pub delay: u32,
+    /// Time until a check counts as failed.
+    pub timeout: u32,
+    /// Failed checks until a backend is taken out, 1 to 10.
+    pub retries: u32,
+}
+
+impl Default for Health {
+    fn default() -> Self {
+        Self {
+            delay: 80,
+            timeout: 15,
+            retries: 5,
+        }
+    }
+}
+
+/// A group of equal nodes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Group {
+    /// The middle of the node names: `<cluster>-<prefix>-<n>`.
+    pub prefix: String,
+    /// What the nodes are in the cluster.
+    pub role: Role,
+    /// The instances by number. `false` switches a node off without renumbering the others.
+    pub instances: BTreeMap<u32, Instance>,
+    /// Virtual CPUs.
+    pub vcpus: u32,
+    /// Memory in GB.
+    pub ram_gb: u32,
+    /// The boot disk.
+    pub boot_disk: BootDisk,
+    /// Data disks, each mounted by its file system's UUID.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub data_disks: Vec<DataDisk>,
+    /// Kubernetes labels of every node of the group.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
+    /// Kubernetes taints, `key=value:Effect`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub taints: Vec<String>,
+    /// Ports of the load balancer that lead to these nodes.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub forward: Vec<Forward>,
+}
+
+/// One instance of a group: `true`, `false`, or what is special about it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub enum Instance {
+    /// Switched on or off.
+    Enabled(bool),
+    /// On, with labels of its own.
+    With(InstanceExtra),
+}
+
+/// What is special about one instance.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct InstanceExtra {
+    /// Whether the node exists.
+    #[serde(default = "yes")]
+    pub enabled: bool,
+    /// Labels of this instance, on top of the group's.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
+}
+
+/// What a node is in the cluster.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
+)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    /// Control plane and etcd.
+    Master,
+    /// Runs pods.
+    Worker,
+    /// The way in; not part of Kubernetes.
+    Bastion,
+}
+
+/// Where a disk lives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Storage {
+    /// A network volume: it can be detached and outlives its server.
+    #[default]
+    Network,
+    /// A disk of the host: it dies with its server.
+    Local,
+}
+
+/// A boot disk.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct BootDisk {
+    /// Size in GB.
+    pub size_gb: u32,
+    /// Where it lives.
+    #[serde(default)]
+    pub storage: Storage,
+}
+
+/// A data disk of each node of a group.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct DataDisk {
+    /// Its name within the node; the volume is called `<node>-<name>`.
+    pub name: String,
+    /// Size in GB; a network volume has at least 10.
+    pub size_gb: u32,
+    /// Where it lives.
+    #[serde(default)]
+    pub storage: Storage,
+    /// Where it is mounted, for example `/mnt/disks/data`.
+    pub mount: String,
+    /// Numeric owner of the mount point; left as it is when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub owner: Option<u32>,
+    /// Numeric group of the mount point; left as it is when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub group: Option<u32>,
+    /// Mode of the mount point, octal digits such as `0750`; left as it is when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mode: Option<String>,
+    /// Never deleted by any path. Sticky: it is kept in the volume's record.
+    #[serde(default)]
+    pub protected: bool,
+}
+
+/// A port of the load balancer and where it leads.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Forward {
+    /// The load balancer's port.
+    pub port: u16,
+    /// The nodes' port.
+    pub to: u16,
+}
+
+impl ClusterSpec {
+    /// Reads and checks a spec. Gives every problem found, with its path.
+    pub fn parse(yaml: &str) -> Result<Self, Vec<Problem>> {
+        let spec: Self = crate::yaml::parse(yaml).map_err(|problem| vec![problem])?;
+        let problems = check::check(&spec);
+        if problems.is_empty() {
+            Ok(spec)
+        } else {
+            Err(problems)
+        }
+    }
+
+    /// The JSON schema of `cluster.yaml`, for editors.
+    pub fn schema() -> serde_json::Value {
+        schemars::schema_for!(ClusterSpec).to_value()
+    }
+
+    /// The name of the load balancer in the cloud.
+    pub fn load_balancer_name(&self) -> String {
+        let name = self.load_balancer.as_ref().and_then(|lb| lb.name.clone());
+        name.unwrap_or_else(|| format!("{}-main-lb", self.cluster))
+    }
+}
+
+fn root() -> String {
+    "root".into()
+}
+
+fn yes() -> bool {
+    true
+}

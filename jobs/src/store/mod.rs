@@ -1,0 +1,357 @@
+//! The store: S3, the only truth, behind one concrete type. There is no storage trait; the S3
+//! protocol is the seam, and tests put another server (or a faulty one) behind it.
+//!
+//! One primitive carries everything: [`Store::create`], which succeeds for exactly one writer of a
+//! key. Records ([`Store::read`], [`Store::append`]) are series of such keys. [`Store::probe`]
+//! finds out at start whether the bucket keeps that promise under a race.
+
+mod config;
+mod error;
+mod probe;
+mod records;
+
+pub use config::{Credentials, Secret, StoreConfig};
+pub use error::StoreError;
+pub use records::{Appended, Stored, StoredJob};
+
+use std::fmt;
+use std::path::Path;
+use std::time::Duration;
+
+use aws_sdk_s3::Client;
+use aws_sdk_s3::operation::put_object::PutObjectError;
+use aws_sdk_s3::primitives::ByteStream;
+use backon::{BackoffBuilder, ExponentialBuilder, Retryable};
+use bytes::Bytes;
+use tokio::io::AsyncWrite;
+use uuid::Uuid;
+
+use error::{Failed, classify};
+
+/// A bucket and a prefix in it.
+#[derive(Clone)]
+pub struct Store {
+    client: Client,
+    bucket: String,
+    prefix: String,
+    writer: Uuid,
+}
+
+/// What came of a [`Store::create`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Created {
+    /// We made the object.
+    New,
+    /// Somebody else's object is there; this is what it says.
+    Exists(Bytes),
+}
+
+/// How often a call is repeated before it is an error. Waits 50 ms to 5 s between tries, with jitter:
+/// together under a minute, about as long as a store's hiccup lasts.
+const TRIES: usize = 9;
+
+impl Store {
+    /// Makes the client; does not talk to the store yet.
+    pub async fn connect(config: &StoreConfig) -> Result<Self, StoreError> {
+        Ok(Self {
+            client: config.client().await?,
+            bucket: config.bucket.clone(),
+            prefix: config.normal_prefix(),
+            writer: Uuid::new_v4(),
+        })
+    }
+
+    /// The random id of this process as a writer; it stands in every version we write.
+    pub fn writer(&self) -> Uuid {
+        self.writer
+    }
+
+    /// The same bucket for another writer, as another process would have it.
+    #[must_use]
+    pub fn as_another_writer(&self) -> Self {
+        Self {
+            writer: Uuid::new_v4(),
+            ..self.clone()
+        }
+    }
+
+    /// Creates an object if there is none under `key` (`If-None-Match: *`).
+    ///
+    /// An answer that leaves the effect open (timeout, 5xx, 409, a cut connection) is resolved by
+    /// reading back: bodies are unique, so the same bytes mean that our own try took effect.
+    ///
+    /// # Errors
+    /// When the store refuses us, or when it stays unreachable: then the object may or may not be there.
+    pub async fn create(&self, key: &str, body: Bytes) -> Result<Created, StoreError> {
+        let mut delays = backoff().build();
+        loop {
+            let failed = match self.put_if_absent(key, body.clone()).await {
+                Ok(()) => return Ok(Created::New),
+                Err(failed) => failed,
+            };
+            // Also a plain 412 is compared: it may be the answer to an earlier try of ours that
+            // was lost on the way.
+            if !failed.is_conflict() && !failed.is_unclear() {
+                return Err(failed.during("create", key));
+            }
+            match self.get_once(key).await {
+                Ok(Some(there)) if there == body => return Ok(Created::New),
+                Ok(Some(there)) => return Ok(Created::Exists(there)),
+                Ok(None) => {}
+                Err(read) if read.is_unclear() => {}
+                Err(read) => return Err(read.during("read back", key)),
+            }
+            match delays.next() {
+                Some(delay) => tokio::time::sleep(delay).await,
+                None => return Err(failed.during("create", key)),
+            }
+        }
+    }
+
+    /// Reads an object. `None` only when the store says that there is none: a failed read is an
+    /// error, never "absent".
+    pub async fn get(&self, key: &str) -> Result<Option<Bytes>, StoreError> {
+        (|| self.get_once(key))
+            .retry(backoff())
+            .when(Failed::is_unclear)
+            .await
+            .map_err(|f| f.during("read", key))
+    }
+
+    /// Writes an object whose content is decided by its key (inputs by digest) or that only one
+    /// writer has (logs, reports). Records go through [`Store::append`].
+    pub async fn put(&self, key: &str, body: Bytes) -> Result<(), StoreError> {
+        let put = || async {
+            let request = self
+                .client
+                .put_object()
+                .bucket(&self.bucket)
+                .key(self.full(key));
+            request
+                .body(body.clone().into())
+                .send()
+                .await
+                .map(|_| ())
+                .map_err(classify)
+        };
+        put.retry(backoff())
+            .when(Failed::is_unclear)
+            .await
+            .map_err(|f| f.during("write", key))
+    }
+
+    /// Uploads a file as a stream.
+    pub async fn put_file(&self, key: &str, file: &Path) -> Result<(), StoreError> {
+        let put = || async {
+            let body = ByteStream::from_path(file)
+                .await
+                .map_err(|e| Failed::local(&e))?;
+            let request = self
+                .client
+                .put_object()
+                .bucket(&self.bucket)
+                .key(self.full(key));
+            request
+                .body(body)
+                .send()
+                .await
+                .map(|_| ())
+                .map_err(classify)
+        };
+        put.retry(backoff())
+            .when(Failed::is_unclear)
+            .await
+            .map_err(|f| f.during("upload", key))
+    }
+
+    /// Streams an object into a writer; gives the number of bytes, or `None` when there is no such object.
+    pub async fn get_into(
+        &self,
+        key: &str,
+        to: &mut (impl AsyncWrite + Unpin),
+    ) -> Result<Option<u64>, StoreError> {
+        let got = self
+            .client
+            .get_object()
+            .bucket(&self.bucket)
+            .key(self.full(key))
+            .send()
+            .await;
+        let object = match got.map_err(classify) {
+            Ok(object) => object,
+            Err(failed) if failed.is_no_such_key() => return Ok(None),
+            Err(failed) => return Err(failed.during("download", key)),
+        };
+        let mut body = object.body.into_async_read();
+        let n = tokio::io::copy(&mut body, to)
+            .await
+            .map_err(|e| Failed::local(&e).during("download", key))?;
+        match object.content_length.and_then(|n| u64::try_from(n).ok()) {
+            Some(want) if want != n => Err(StoreError::Short {
+                key: key.to_owned(),
+                want,
+                got: n,
+            }),
+            _ => Ok(Some(n)),
+        }
+    }
+
+    /// Every key that begins with `prefix` and comes after `start_after`, in order, through all pages.
+    pub async fn list(
+        &self,
+        prefix: &str,
+        start_after: Option<&str>,
+    ) -> Result<Vec<String>, StoreError> {
+        let mut keys = Vec::new();
+        let mut token: Option<String> = None;
+        loop {
+            let page = || async {
+                let request = self
+                    .client
+                    .list_objects_v2()
+                    .bucket(&self.bucket)
+                    .prefix(self.full(prefix));
+                let request = request.set_start_after(start_after.map(|key| self.full(key)));
+                request
+                    .set_continuation_token(token.clone())
+                    .send()
+                    .await
+                    .map_err(classify)
+            };
+            let page = page
+                .retry(backoff())
+                .when(Failed::is_unclear)
+                .await
+                .map_err(|f| f.during("list", prefix))?;
+            let names = page.contents().iter().filter_map(|object| object.key());
+            keys.extend(
+                names
+                    .filter_map(|key| key.strip_prefix(&self.prefix))
+                    .map(str::to_owned),
+            );
+            match (page.is_truncated(), page.next_continuation_token()) {
+                (Some(true), Some(next)) if token.as_deref() != Some(next) => {
+                    token = Some(next.to_owned())
+                }
+                (Some(true), _) => {
+                    return Err(StoreError::Paging {
+                        prefix: prefix.to_owned(),
+                    });
+                }
+                _ => return Ok(keys),
+            }
+        }
+    }
+
+    /// The names directly below `prefix` that have something below them, without the closing `/`.
+    pub async fn list_folders(&self, prefix: &str) -> Result<Vec<String>, StoreError> {
+        let mut names = Vec::new();
+        let mut token: Option<String> = None;
+        loop {
+            let page = || async {
+                let request = self
+                    .client
+                    .list_objects_v2()
+                    .bucket(&self.bucket)
+                    .prefix(self.full(prefix));
+                request
+                    .delimiter("/")
+                    .set_continuation_token(token.clone())
+                    .send()
+                    .await
+                    .map_err(classify)
+            };
+            let page = page
+                .retry(backoff())
+                .when(Failed::is_unclear)
+                .await
+                .map_err(|f| f.during("list", prefix))?;
+            let full = self.full(prefix);
+            let folders = page.common_prefixes().iter().filter_map(|p| p.prefix());
+            names.extend(
+                folders
+                    .filter_map(|p| p.strip_prefix(&full))
+                    .map(|p| p.trim_end_matches('/').to_owned()),
+            );
+            match (page.is_truncated(), page.next_continuation_token()) {
+                (Some(true), Some(next)) if token.as_deref() != Some(next) => {
+                    token = Some(next.to_owned())
+                }
+                (Some(true), _) => {
+                    return Err(StoreError::Paging {
+                        prefix: prefix.to_owned(),
+                    });
+                }
+                _ => return Ok(names),
+            }
+        }
+    }
+
+    /// Deletes the probe's own objects; nothing else is ever deleted.
+    async fn delete(&self, key: &str) -> Result<(), StoreError> {
+        let request = self
+            .client
+            .delete_object()
+            .bucket(&self.bucket)
+            .key(self.full(key));
+        request
+            .send()
+            .await
+            .map(|_| ())
+            .map_err(|e| classify(e).during("delete", key))
+    }
+
+    async fn put_if_absent(&self, key: &str, body: Bytes) -> Result<(), Failed> {
+        let request = self
+            .client
+            .put_object()
+            .bucket(&self.bucket)
+            .key(self.full(key));
+        let sent = request
+            .if_none_match("*")
+            .content_type("application/json")
+            .body(body.into())
+            .send()
+            .await;
+        sent.map(|_| ()).map_err(classify::<PutObjectError>)
+    }
+
+    async fn get_once(&self, key: &str) -> Result<Option<Bytes>, Failed> {
+        let got = self
+            .client
+            .get_object()
+            .bucket(&self.bucket)
+            .key(self.full(key))
+            .send()
+            .await;
+        match got.map_err(classify) {
+            Ok(object) => {
+                let body = object.body.collect().await.map_err(|e| Failed::cut(&e))?;
+                Ok(Some(body.into_bytes()))
+            }
+            Err(failed) if failed.is_no_such_key() => Ok(None),
+            Err(failed) => Err(failed),
+        }
+    }
+
+    fn full(&self, key: &str) -> String {
+        format!("{}{key}", self.prefix)
+    }
+}
+
+impl fmt::Debug for Store {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Store")
+            .field("bucket", &self.bucket)
+            .field("prefix", &self.prefix)
+            .finish_non_exhaustive()
+    }
+}
+
+fn backoff() -> ExponentialBuilder {
+    ExponentialBuilder::default()
+        .with_min_delay(Duration::from_millis(50))
+        .with_max_delay(Duration::from_secs(5))
+        .with_jitter()
+        .with_max_times(TRIES - 1)
+}

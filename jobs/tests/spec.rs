@@ -1,0 +1,182 @@
+//! The cluster spec from the outside: the example, the schema, and everything that can be wrong.
+
+use jobs::spec::{ClusterSpec, Role};
+
+const EXAMPLE: &str = include_str!("../../deploy/examples/cluster.yaml");
+
+#[test]
+fn the_example_is_the_reference_cluster() {
+    let spec = ClusterSpec::parse(EXAMPLE).expect("the example is valid");
+    let nodes = spec.nodes();
+    assert_eq!(nodes.len(), 17);
+    assert_eq!(nodes.iter().map(|n| n.data_disks.len()).sum::<usize>(), 7);
+    assert_eq!(nodes.iter().map(|n| n.forward.len()).sum::<usize>(), 5);
+    let count = |role| nodes.iter().filter(|n| n.role == role).count();
+    assert_eq!(
+        (
+            count(Role::Master),
+            count(Role::Worker),
+            count(Role::Bastion)
+        ),
+        (3, 13, 1)
+    );
+    let cache = nodes
+        .iter()
+        .find(|n| n.name.as_str() == "test-cache-2")
+        .expect("there");
+    assert_eq!(cache.labels["cacheinstance"], "num2");
+    assert_eq!(cache.labels["cachenode"], "yesnaff");
+    assert_eq!(cache.volume_name(&cache.data_disks[0]), "test-cache-2-data");
+}
+
+#[test]
+fn a_switched_off_instance_keeps_the_others_numbers() {
+    let yaml = EXAMPLE.replace(
+        "instances: { 1: true, 2: true, 3: true }",
+        "instances: { 1: true, 2: false, 3: true }",
+    );
+    let names: Vec<_> = ClusterSpec::parse(&yaml)
+        .expect("valid")
+        .nodes()
+        .into_iter()
+        .map(|n| n.name.to_string())
+        .collect();
+    assert!(
+        names.contains(&"test-masterbig-3".into()) && !names.contains(&"test-masterbig-2".into())
+    );
+}
+
+#[test]
+fn the_checked_in_schema_is_current() {
+    let schema = serde_json::to_string_pretty(&ClusterSpec::schema()).expect("plain data") + "\n";
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/cluster.schema.json");
+    if std::env::var_os("UPDATE_SCHEMA").is_some() {
+        std::fs::write(path, &schema).expect("writable");
+    }
+    let there = std::fs::read_to_string(path).unwrap_or_default();
+    assert_eq!(
+        there, schema,
+        "run `UPDATE_SCHEMA=1 cargo nextest run -p jobs schema` and commit the file"
+    );
+}
+
+/// The example with one piece replaced must give a problem whose text contains `want`.
+fn check(find: &str, replace: &str, want: &str) {
+    assert!(EXAMPLE.contains(find), "{find}");
+    let problems = ClusterSpec::parse(&EXAMPLE.replacen(find, replace, 1)).expect_err(want);
+    let text = problems
+        .iter()
+        .map(ToString::to_string)
+        .collect::<Vec<_>>()
+        .join("\n");
+    assert!(text.contains(want), "`{replace}` gives:\n{text}");
+}
+
+#[test]
+fn flaw_30_a_typo_is_an_error_that_names_its_path() {
+    check(
+        "role: master",
+        "role: mastr",
+        "groups[0].role: unknown variant `mastr`, expected one of `master`, `worker`, `bastion`",
+    );
+    check("role: master", "rle: master", "groups[0]");
+    check("role: master", "rle: master", "unknown field `rle`");
+    check("vcpus: 2", "vcpus: two", "groups[0].vcpus");
+    check("version: 1", "version: 3", "version: 3 is not known");
+    check(
+        "version: 1\n",
+        "version: 1\nregion: x\n",
+        "unknown field `region`",
+    );
+}
+
+#[test]
+fn ram_in_mb_is_refused() {
+    check(
+        "ram_gb: 4",
+        "ram_gb: 4096",
+        "groups[0].ram_gb: 4096 is more than 512: memory is given in GB, not in MB; write 4 if you mean 4096 MB",
+    );
+    check("ram_gb: 4", "ram_gb: 0", "groups[0].ram_gb: it is 0");
+}
+
+#[test]
+fn duplicate_names_and_ports_are_refused() {
+    check(
+        "prefix: monitoring",
+        "prefix: masterbig",
+        "groups[1].prefix: node `test-masterbig-1` is also made by groups[0]",
+    );
+    check(
+        "port: 443",
+        "port: 2205",
+        "port 2205 is also forwarded by groups[5]",
+    );
+    check("port: 443", "port: 80", "port 80 is also forwarded");
+    check(
+        "instances: { 1: true, 2: true, 3: true }",
+        "instances: { 1: true, 1: true }",
+        "duplicate",
+    );
+    check("role: worker", "role: bastion", "2 bastions");
+}
+
+#[test]
+fn malformed_yaml_is_refused_with_its_place() {
+    let problems = ClusterSpec::parse("version: 1\ncluster: [").expect_err("not YAML");
+    assert!(
+        problems[0].reason.contains("not valid YAML") && problems[0].reason.contains("line"),
+        "{problems:?}"
+    );
+    assert!(ClusterSpec::parse("").is_err());
+    assert!(ClusterSpec::parse("just a text").is_err());
+}
+
+#[test]
+fn disks_are_checked() {
+    check(
+        "size_gb: 10, mount: /mnt/disks/data, protected: true",
+        "size_gb: 5, mount: /mnt/disks/data",
+        "groups[1].data_disks[0].size_gb: 5 is less than 10 GB",
+    );
+    check(
+        "mount: /mnt/disks/data",
+        "mount: /etc",
+        "groups[1].data_disks[0].mount: `/etc` belongs to the system",
+    );
+    check(
+        "mount: /mnt/disks/data",
+        "mount: mnt",
+        "not an absolute path",
+    );
+    check(
+        "mount: /mnt/disks/data",
+        "mount: /mnt/../etc",
+        "not an absolute path",
+    );
+    check("mode: \"0750\"", "mode: \"rwx\"", "octal");
+    check(
+        "cluster: test",
+        "cluster: Test_1",
+        "not a valid cluster name",
+    );
+}
+
+#[test]
+fn labels_taints_and_rules_are_checked() {
+    check(
+        "\"prometheustaint=yestaint:NoSchedule\"",
+        "\"prometheustaint=yestaint\"",
+        "groups[1].taints[0]",
+    );
+    check(
+        "cachenode: yesnaff",
+        "cachenode: \"not a label!\"",
+        "is not a Kubernetes label",
+    );
+    check(
+        "delay: 80",
+        "delay: 10",
+        "load_balancer.health.delay: 10 is less",
+    );
+}
