@@ -247,10 +247,7 @@ impl S3 for Protocol {
             return Err(s3_error!(BucketAlreadyOwnedByYou));
         }
         let location = Some(format!("/{bucket}"));
-        Ok(S3Response::new(CreateBucketOutput {
-            location,
-            ..Default::default()
-        }))
+        Ok(S3Response::new(CreateBucketOutput { location }))
     }
 
     async fn list_buckets(
