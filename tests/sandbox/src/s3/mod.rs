@@ -7,8 +7,8 @@
 //! The server can also be made to behave like the stores one meets: to fail, to lose answers
 //! ([`S3Faults`]), or to promise conditions that it does not keep ([`Misbehave`]).
 //!
-//! The request's way: [`server`] accepts and applies faults, the crate `s3s` checks the signature
-//! and speaks the protocol, [`protocol`] translates, [`store`] decides.
+//! The way of a request: `server` accepts and applies faults, the crate `s3s` checks the signature
+//! and speaks the protocol, `protocol` translates, `store` decides.
 mod faults;
 mod list;
 mod protocol;
