@@ -85,7 +85,8 @@ pub fn done(cluster: &ClusterName, id: &RecoveryId) -> String {
 }
 
 /// `clusters/<cluster>/recoveries/<id>/failed/`. Below it, `<job>/<generation>`: an empty marker
-/// that counts while the job is still of that generation.
+/// of a job that is settled but not done. It counts while the job is still of that generation; a
+/// retry begins the next one.
 pub fn failed(cluster: &ClusterName, id: &RecoveryId) -> String {
     format!("clusters/{cluster}/recoveries/{id}/failed/")
 }

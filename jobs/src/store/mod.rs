@@ -9,10 +9,12 @@ mod config;
 mod error;
 mod probe;
 mod records;
+mod recovery;
 
 pub use config::{Credentials, Secret, StoreConfig};
 pub use error::StoreError;
 pub use records::{Appended, Stored, StoredJob};
+pub use recovery::Recovery;
 
 use std::fmt;
 use std::path::Path;
