@@ -155,9 +155,12 @@ pub struct JobRecord {
     /// The last failure, also while it is being retried.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failure: Option<Failure>,
-    /// When the next turn is due (wall clock; for people and for the sweep).
+    /// When the next turn is due (wall clock; for people).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub due: Option<Timestamp>,
+    /// By how many milliseconds the next turn was put off; the sweep gives it that long.
+    #[serde(default)]
+    pub delay_ms: u64,
     /// The first claim.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub started: Option<Timestamp>,
@@ -233,6 +236,7 @@ impl JobRecord {
             waits: BTreeMap::new(),
             failure: None,
             due: None,
+            delay_ms: 0,
             started: None,
             ended: None,
             touched: None,

@@ -31,8 +31,17 @@ pub struct RecoveryRecord {
     pub finished: Option<Finished>,
 }
 
+impl RecoveryRecord {
+    /// The W3C trace context of the whole recovery: one recovery is one trace across machines.
+    pub fn traceparent(&self) -> String {
+        let hex =
+            crate::digest(format!("{}\n{}\n{}", self.cluster, self.id, self.created).as_bytes());
+        format!("00-{}-{}-01", &hex[..32], &hex[32..48])
+    }
+}
+
 /// SHA-256 digests of the inputs of a recovery, in lower-case hex; the bodies lie under `inputs/`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Inputs {
     /// The cluster spec (YAML, as given).
     pub spec: String,

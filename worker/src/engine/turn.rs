@@ -1,0 +1,579 @@
+//! One turn: from a delivery to its acknowledgement.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use futures::FutureExt;
+use jiff::Timestamp;
+use jobs::keys;
+use jobs::message::JobMessage;
+use jobs::plan::{PlannedJob, Readiness};
+use jobs::queue::{Delivery, QueueError};
+use jobs::record::{Event, Failure, JobRecord, JobVersion, LeftBehind, RecoveryRecord, Status};
+use jobs::store::{Appended, Recovery, StoreError, StoredJob};
+use tokio::time::Instant;
+use tracing::Instrument;
+
+use super::ctx::{Ctx, Inner, Proven};
+use super::decide::{Decision, decide};
+use super::error::{Again, Interrupt, JobError};
+use super::flags::FlagWatch;
+use super::owner::is_gone;
+use super::recorder::{Held, Lost, Recorder, StoreErrorOrLost};
+use super::service::Engine;
+
+/// How a turn leaves its message.
+#[derive(Debug)]
+enum Leave {
+    /// Done with it.
+    Ack,
+    /// Wake somebody for the next turn after this time.
+    Again(Duration),
+    /// Keep it for people, with the reason.
+    Dead(String),
+    /// Do not touch it: the broker gives it to somebody else.
+    Untouched,
+}
+
+/// Why a turn could not be carried through.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum TurnError {
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Queue(#[from] QueueError),
+}
+
+/// A delivery that the store keeps us from handling comes again after this time.
+const STORE_PAUSE: Duration = Duration::from_secs(5);
+
+impl Engine {
+    /// Handles one delivery, whatever it is.
+    pub(super) async fn turn(self: Arc<Self>, delivery: Delivery) {
+        let message = match JobMessage::decode(&delivery.body) {
+            Ok(message) => message,
+            Err(reason) => {
+                tracing::error!(%reason, "not a job message; it goes to the dead queue");
+                if let Err(e) = delivery.handle.dead_letter(&reason.to_string()).await {
+                    tracing::warn!(error = %e, "could not dead-letter; the broker will deliver it again");
+                }
+                return;
+            }
+        };
+        let span = Self::span(&message.cluster, &message.recovery, &message.job);
+        self.turn_of(&message, &delivery).instrument(span).await;
+    }
+
+    async fn turn_of(&self, message: &JobMessage, delivery: &Delivery) {
+        let leave = match self.work(message, delivery).await {
+            Ok(leave) => leave,
+            Err(TurnError::Store(e)) if e.is_transient() => {
+                tracing::warn!(error = %e, "the store keeps the turn from going on; it comes again");
+                Leave::Again(STORE_PAUSE)
+            }
+            Err(TurnError::Store(e)) => {
+                tracing::error!(error = %e, "the turn cannot go on");
+                Leave::Dead(e.to_string())
+            }
+            Err(TurnError::Queue(e)) => {
+                tracing::warn!(error = %e, "the queue failed; the broker will deliver again");
+                Leave::Untouched
+            }
+        };
+        if delivery.lost.is_cancelled() {
+            return;
+        }
+        let left = match leave {
+            Leave::Ack => delivery.handle.ack().await,
+            Leave::Again(delay) => match delivery
+                .handle
+                .publish(&self.next_turn(message), delay)
+                .await
+            {
+                Ok(()) => delivery.handle.ack().await,
+                Err(e) => Err(e),
+            },
+            Leave::Dead(reason) => delivery.handle.dead_letter(&reason).await,
+            Leave::Untouched => Ok(()),
+        };
+        if let Err(e) = left {
+            tracing::warn!(error = %e, "could not settle the message; it comes again");
+        }
+    }
+
+    async fn work(&self, message: &JobMessage, delivery: &Delivery) -> Result<Leave, TurnError> {
+        let (cluster, id) = (&message.cluster, &message.recovery);
+        let Some(record) = self.store.recovery_record(cluster, id).await? else {
+            return Ok(Leave::Dead(format!(
+                "the bucket has no recovery `{id}` of cluster `{cluster}`"
+            )));
+        };
+        let (plan, spec) = self.inputs(&record.inputs).await?;
+        let recovery = Recovery { record, plan, spec };
+        let Some(job) = recovery.plan.job(&message.job).cloned() else {
+            return Ok(Leave::Dead(format!(
+                "the plan of recovery `{id}` has no job `{}`",
+                message.job
+            )));
+        };
+        if job.payload != message.payload {
+            return Ok(Leave::Dead(
+                "the message's payload is not what the plan says".into(),
+            ));
+        }
+        if recovery.record.finished.is_some() {
+            return Ok(Leave::Ack);
+        }
+        let series = keys::job(cluster, id, &job.name);
+        loop {
+            let stored = self.store.read_job(&series).await?;
+            let record = stored.as_ref().map(|s| &s.record);
+            let dead = match &stored {
+                Some(stored) => self.owner_is_dead(&series, stored).await,
+                None => false,
+            };
+            let readiness = self.readiness(&recovery, &job, record).await?;
+            let steps = crate::jobs::steps(&job.payload);
+            match decide(record, &readiness, &recovery.record.flags, dead, steps) {
+                Decision::Succeeded => {
+                    self.store.mark_done(cluster, id, &job.name).await?;
+                    self.post_followers(&recovery, &job.name, delivery).await?;
+                    return Ok(Leave::Ack);
+                }
+                Decision::Nothing(why) => {
+                    tracing::debug!(why, "nothing to do");
+                    // A crash between a failure's record and its marker is repaired here.
+                    if let Some(record) =
+                        record.filter(|r| r.status.is_stuck() && r.status != Status::Cancelled)
+                    {
+                        self.store
+                            .mark_failed(cluster, id, &job.name, record.generation)
+                            .await?;
+                        self.post_followers(&recovery, &job.name, delivery).await?;
+                    }
+                    return Ok(Leave::Ack);
+                }
+                Decision::Held(owner) => {
+                    tracing::debug!(
+                        host = owner.host,
+                        pid = owner.pid,
+                        "another worker is at it"
+                    );
+                    return Ok(Leave::Again(self.options.lease));
+                }
+                Decision::Cancel => {
+                    self.finish_cancelled(&recovery).await?;
+                    return Ok(Leave::Ack);
+                }
+                Decision::Quarantine => {
+                    let at = stored
+                        .as_ref()
+                        .map(|s| s.record.crashes.running.clone())
+                        .unwrap_or_default();
+                    let place = match at.first() {
+                        Some(step) => format!("while `{step}` ran"),
+                        None => format!(
+                            "after {} steps",
+                            stored.as_ref().map_or(0, |s| s.record.steps.len())
+                        ),
+                    };
+                    let reason = format!(
+                        "the worker process crashed {} times in a row {place}",
+                        super::decide::MOST_CRASHES
+                    );
+                    if self
+                        .settle_unrun(
+                            &series,
+                            stored,
+                            &job,
+                            Event::Quarantine,
+                            &reason,
+                            at.into_iter().next(),
+                        )
+                        .await?
+                    {
+                        return self
+                            .after_failure(&recovery, &job, delivery, &series, reason)
+                            .await;
+                    }
+                }
+                Decision::Park(steps) => {
+                    let reason = format!(
+                        "recorded steps are not known to this build: {}",
+                        steps.join(", ")
+                    );
+                    if self
+                        .settle_unrun(&series, stored, &job, Event::Park, &reason, None)
+                        .await?
+                    {
+                        return self
+                            .after_failure(&recovery, &job, delivery, &series, reason)
+                            .await;
+                    }
+                }
+                Decision::Claim => {
+                    let mut record = stored.as_ref().map_or_else(
+                        || JobRecord::new(job.name.clone(), job.payload.clone()),
+                        |s| s.record.clone(),
+                    );
+                    let version = stored.map_or(0, |s| s.version) + 1;
+                    record
+                        .claim(self.me.clone(), Timestamp::now())
+                        .expect("the decision looked at the status");
+                    let full = JobVersion::Full(Box::new(record));
+                    if self.store.append(&series, version, &full).await? == Appended::Won {
+                        let JobVersion::Full(record) = full else {
+                            unreachable!("made three lines above")
+                        };
+                        return self
+                            .run_turn(recovery, job, series, version, *record, delivery)
+                            .await;
+                    }
+                }
+            }
+            // Somebody was faster: look again at what it says now.
+        }
+    }
+
+    async fn run_turn(
+        &self,
+        recovery: Recovery,
+        job: PlannedJob,
+        series: keys::Series,
+        version: u64,
+        record: JobRecord,
+        delivery: &Delivery,
+    ) -> Result<Leave, TurnError> {
+        tracing::info!(
+            epoch = record.epoch,
+            turn = record.turn,
+            steps = record.steps.len(),
+            "turn begins"
+        );
+        let (recorder, writing) = Recorder::start(
+            self.store.clone(),
+            series.clone(),
+            version,
+            record.clone(),
+            self.options.lease,
+        );
+        let lost = recorder.lost().clone();
+        let ctx = Ctx {
+            inner: Arc::new(Inner {
+                cluster: recovery.record.cluster.clone(),
+                recovery: recovery.record.id.clone(),
+                job: job.name.clone(),
+                spec: Arc::clone(&recovery.spec),
+                plan: Arc::clone(&recovery.plan),
+                store: self.store.clone(),
+                world: Arc::clone(&self.world),
+                recorder,
+                record,
+                flags: self.flag_watch(&recovery.record).await,
+                shutdown: self.shutdown.clone(),
+                turn_ends: Instant::now() + self.options.turn,
+                known_steps: crate::jobs::steps(&job.payload),
+                used: Mutex::default(),
+            }),
+        };
+        let work =
+            std::panic::AssertUnwindSafe(crate::jobs::run(&ctx, &job.payload)).catch_unwind();
+        let ended = tokio::select! {
+            biased;
+            () = lost.cancelled() => Err(JobError::interrupted(Interrupt::LostLease)),
+            // The broker may have given the message to somebody else. The lease is still ours, so
+            // we give it back in order: dying silently would count as a crash.
+            () = delivery.lost.cancelled() => Err(JobError::interrupted(Interrupt::Shutdown)),
+            () = self.halt.cancelled() => Err(JobError::interrupted(Interrupt::Shutdown)),
+            ended = work => ended.unwrap_or_else(|panic| Err(JobError::retry(format!("the job panicked: {}", panic_text(panic.as_ref()))))),
+        };
+        // All that is left of the turn is its recorder; without the context it ends by itself.
+        drop(ctx);
+        let held = match writing.await {
+            Ok(Ok(held)) => held,
+            Ok(Err(Lost)) => return Ok(Leave::Again(self.options.lease)),
+            Err(e) => {
+                tracing::error!(error = %e, "the recorder failed");
+                return Ok(Leave::Again(self.options.lease));
+            }
+        };
+        self.end_turn(&recovery, &job, held, ended, delivery, &series)
+            .await
+    }
+
+    /// Writes the turn's last version, then the marker, then posts what follows: in this order a
+    /// crash in between is repaired by the next delivery.
+    async fn end_turn(
+        &self,
+        recovery: &Recovery,
+        job: &PlannedJob,
+        held: Held,
+        ended: Result<Proven, JobError>,
+        delivery: &Delivery,
+        series: &keys::Series,
+    ) -> Result<Leave, TurnError> {
+        let mut record = held.record.clone();
+        let (event, delay) = self.judge(&mut record, &ended);
+        let now = Timestamp::now();
+        record
+            .release(event, now)
+            .expect("a running job may end in each of these ways");
+        record.delay_ms = delay.map_or(0, |d| u64::try_from(d.as_millis()).unwrap_or(u64::MAX));
+        record.due = delay.and_then(|d| {
+            now.checked_add(jiff::SignedDuration::try_from(d).ok()?)
+                .ok()
+        });
+        match &ended {
+            Ok(_) => tracing::info!(steps = record.steps.len(), "job succeeded"),
+            Err(JobError {
+                again: Again::Interrupted(why),
+                ..
+            }) => tracing::info!(?why, "turn ends"),
+            Err(e) if record.status == Status::Retrying => {
+                tracing::warn!(error = %e, attempt = record.attempts, "attempt failed")
+            }
+            Err(e) => tracing::error!(error = %e, status = %record.status, "job failed"),
+        }
+        let record = match held.close(record).await {
+            Ok(record) => record,
+            Err(StoreErrorOrLost::Lost) => {
+                tracing::warn!("lost the lease at the end of the turn");
+                return Ok(Leave::Again(self.options.lease));
+            }
+            Err(StoreErrorOrLost::Store(e)) => return Err(e.into()),
+        };
+        if delivery.lost.is_cancelled() {
+            return Ok(Leave::Untouched);
+        }
+        let (cluster, id) = (&recovery.record.cluster, &recovery.record.id);
+        match record.status {
+            Status::Succeeded => {
+                if job.always && !self.needs_succeeded(recovery, job).await? {
+                    // It ran although something failed: it counts for this generation only.
+                    self.store
+                        .mark_failed(cluster, id, &job.name, record.generation)
+                        .await?;
+                } else {
+                    self.store.mark_done(cluster, id, &job.name).await?;
+                }
+                self.post_followers(recovery, &job.name, delivery).await?;
+                Ok(Leave::Ack)
+            }
+            Status::Waiting
+                if matches!(
+                    ended,
+                    Err(JobError {
+                        again: Again::Interrupted(Interrupt::Paused),
+                        ..
+                    })
+                ) =>
+            {
+                Ok(Leave::Ack)
+            }
+            Status::Waiting | Status::Retrying => Ok(Leave::Again(delay.unwrap_or_default())),
+            Status::Cancelled => {
+                self.finish_cancelled(recovery).await?;
+                Ok(Leave::Ack)
+            }
+            _ => {
+                let reason = record
+                    .failure
+                    .as_ref()
+                    .map_or_else(String::new, ToString::to_string);
+                self.after_failure(recovery, job, delivery, series, reason)
+                    .await
+            }
+        }
+    }
+
+    /// A failed job's marker, what may run all the same, and its message in the dead queue.
+    async fn after_failure(
+        &self,
+        recovery: &Recovery,
+        job: &PlannedJob,
+        delivery: &Delivery,
+        series: &keys::Series,
+        reason: String,
+    ) -> Result<Leave, TurnError> {
+        let (cluster, id) = (&recovery.record.cluster, &recovery.record.id);
+        let generation = self
+            .store
+            .read_job(series)
+            .await?
+            .map_or(0, |stored| stored.record.generation);
+        self.store
+            .mark_failed(cluster, id, &job.name, generation)
+            .await?;
+        self.post_followers(recovery, &job.name, delivery).await?;
+        Ok(Leave::Dead(reason))
+    }
+
+    /// What the end of a turn means for the record, and when the next one is due.
+    fn judge(
+        &self,
+        record: &mut JobRecord,
+        ended: &Result<Proven, JobError>,
+    ) -> (Event, Option<Duration>) {
+        let error = match ended {
+            Ok(_) => return (Event::Succeed, None),
+            Err(error) => error,
+        };
+        match &error.again {
+            Again::Interrupted(Interrupt::Yield(delay)) => return (Event::Yield, Some(*delay)),
+            Again::Interrupted(Interrupt::Paused) => return (Event::Yield, None),
+            Again::Interrupted(Interrupt::Cancelled) => return (Event::Cancel, None),
+            Again::Interrupted(Interrupt::Shutdown | Interrupt::LostLease) => {
+                return (Event::Release, Some(Duration::ZERO));
+            }
+            Again::Retry { .. } | Again::Fatal | Again::NeedsApproval => {}
+        }
+        record.attempts += 1;
+        record.failure = Some(Failure {
+            step: error.step.clone(),
+            chain: error.chain(),
+            left_behind: error.left_behind,
+            at: Timestamp::now(),
+            host: self.me.host.clone(),
+        });
+        match &error.again {
+            Again::NeedsApproval => (Event::AskApproval, None),
+            Again::Retry { after } if record.attempts < self.options.attempts => {
+                let pause = self.pause_after(record.attempts);
+                (
+                    Event::Retry,
+                    Some(after.map_or(pause, |least| least.max(pause))),
+                )
+            }
+            _ => (Event::Fail, None),
+        }
+    }
+
+    /// Exponential backoff with full jitter and a cap.
+    fn pause_after(&self, attempts: u32) -> Duration {
+        let most = self
+            .options
+            .backoff
+            .saturating_mul(1 << attempts.saturating_sub(1).min(16))
+            .min(self.options.backoff_cap);
+        most.mul_f64(rand::random_range(0.1..=1.0))
+    }
+
+    /// Settles a job without running it. `false` when somebody else wrote first.
+    async fn settle_unrun(
+        &self,
+        series: &keys::Series,
+        stored: Option<StoredJob>,
+        job: &PlannedJob,
+        event: Event,
+        reason: &str,
+        step: Option<jobs::ids::StepKey>,
+    ) -> Result<bool, StoreError> {
+        let version = stored.as_ref().map_or(0, |s| s.version) + 1;
+        let mut record = stored.map_or_else(
+            || JobRecord::new(job.name.clone(), job.payload.clone()),
+            |s| s.record,
+        );
+        let now = Timestamp::now();
+        // Claimed and released in one version: nobody else could have run it in between.
+        record
+            .claim(self.me.clone(), now)
+            .expect("only an unsettled job comes here");
+        let running = std::mem::take(&mut record.crashes.running);
+        record
+            .release(event, now)
+            .expect("a running job may be settled");
+        record.crashes.running = running;
+        record.failure = Some(Failure {
+            step,
+            chain: vec![reason.to_owned()],
+            left_behind: LeftBehind::Unknown,
+            at: now,
+            host: self.me.host.clone(),
+        });
+        tracing::error!(status = %record.status, reason, "job settled without a turn");
+        Ok(self
+            .store
+            .append(series, version, &JobVersion::Full(Box::new(record)))
+            .await?
+            == Appended::Won)
+    }
+
+    /// A lease is dead when its owner was a process of this host that is gone, or when its record
+    /// has not changed for one lease on our own clock.
+    async fn owner_is_dead(&self, series: &keys::Series, stored: &StoredJob) -> bool {
+        let Some(owner) = &stored.record.owner else {
+            return false;
+        };
+        let unchanged = self.unchanged_for(series, stored.version).await;
+        if is_gone(owner, &self.me) || unchanged >= self.options.lease {
+            return true;
+        }
+        // It may have died or frozen; whether its record still changes shows within a lease. A
+        // live one shows itself by its next heartbeat.
+        let until = Instant::now() + self.options.lease + self.options.lease / 10;
+        while Instant::now() < until {
+            tokio::select! {
+                () = tokio::time::sleep(self.options.lease / 10) => {}
+                () = self.shutdown.cancelled() => return false,
+            }
+            match self.store.last_version(series).await {
+                Ok(Some(version)) if version == stored.version => {}
+                _ => return false,
+            }
+            if self.unchanged_for(series, stored.version).await >= self.options.lease {
+                return true;
+            }
+        }
+        false
+    }
+
+    async fn readiness(
+        &self,
+        recovery: &Recovery,
+        job: &PlannedJob,
+        record: Option<&JobRecord>,
+    ) -> Result<Readiness, StoreError> {
+        // Once begun, its needs were met.
+        if job.needs.is_empty() || record.is_some_and(|r| r.epoch > 0 && !job.always) {
+            return Ok(Readiness::Ready);
+        }
+        let settled = self
+            .store
+            .settled(&recovery.record.cluster, &recovery.record.id)
+            .await?;
+        Ok(recovery
+            .plan
+            .readiness(&settled)
+            .remove(&job.name)
+            .unwrap_or(Readiness::Needs(job.needs.clone())))
+    }
+
+    async fn needs_succeeded(
+        &self,
+        recovery: &Recovery,
+        job: &PlannedJob,
+    ) -> Result<bool, StoreError> {
+        let settled = self
+            .store
+            .settled(&recovery.record.cluster, &recovery.record.id)
+            .await?;
+        Ok(job.needs.iter().all(|need| settled.done.contains(need)))
+    }
+
+    async fn flag_watch(&self, record: &RecoveryRecord) -> FlagWatch {
+        let mut all = self.flags.lock().await;
+        if all.len() > 256 {
+            all.clear();
+        }
+        all.entry((record.cluster.clone(), record.id.clone()))
+            .or_insert_with(|| FlagWatch::new(record))
+            .clone()
+    }
+}
+
+/// The payload of a panic, when it is a text.
+fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().map(ToString::to_string);
+    text.or_else(|| panic.downcast_ref::<String>().cloned())
+        .unwrap_or_else(|| "without a text".into())
+}
