@@ -13,13 +13,13 @@ use jobs::queue::RabbitConfig;
 const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/rabbitmq");
 
 /// A node of one's own, which may be killed and wiped.
-pub struct Broker {
+pub(crate) struct Broker {
     dir: PathBuf,
-    pub url: String,
+    pub(crate) url: String,
 }
 
 impl Broker {
-    pub fn start() -> Broker {
+    pub(crate) fn start() -> Broker {
         let dir = std::env::temp_dir().join(format!("rekindle-broker-{}", unique()));
         let out = script("start", &[dir.to_str().unwrap()]);
         let url = out.lines().find_map(|line| line.strip_prefix("AMQP_URL="));
@@ -28,22 +28,22 @@ impl Broker {
     }
 
     /// As a power cut would.
-    pub fn kill(&self) {
+    pub(crate) fn kill(&self) {
         script("kill", &[self.dir()]);
     }
 
     /// On the same port with the same data.
-    pub fn restart(&self) {
+    pub(crate) fn restart(&self) {
         script("restart", &[self.dir()]);
     }
 
     /// On the same port without any data.
-    pub fn wipe(&self) {
+    pub(crate) fn wipe(&self) {
         script("wipe", &[self.dir()]);
     }
 
     /// Sends a signal to all processes of the node.
-    pub fn signal(&self, signal: &str) {
+    pub(crate) fn signal(&self, signal: &str) {
         let file = std::fs::read_to_string(self.dir.join("node.pid")).unwrap();
         let pid = file.split(' ').next().unwrap();
         let group = format!("-{pid}");
@@ -66,7 +66,7 @@ impl Drop for Broker {
 }
 
 /// The URL of a node that is shared with other tests: nobody kills it.
-pub fn shared_url() -> String {
+pub(crate) fn shared_url() -> String {
     // Never dropped: the script's watcher ends the node with this process.
     static OWN: OnceLock<Broker> = OnceLock::new();
     match std::env::var("AMQP_URL_TEST") {
@@ -76,7 +76,7 @@ pub fn shared_url() -> String {
 }
 
 /// Settings for a queue that nobody else uses.
-pub fn config(url: &str) -> RabbitConfig {
+pub(crate) fn config(url: &str) -> RabbitConfig {
     let mut config = RabbitConfig::new(url);
     config.queue = format!("test.{}", unique());
     config

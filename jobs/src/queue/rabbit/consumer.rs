@@ -18,12 +18,12 @@ use lapin::{Acker, Channel};
 use tokio::sync::mpsc;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
-use tracing::{debug, info, warn};
+use tracing::{info, warn};
 
 use super::config::Settings;
 use super::errors;
 use super::link::Link;
-use super::topology::RPC_TIMEOUT;
+use super::topology::{RPC_TIMEOUT, SETTLE};
 use crate::queue::{Consumer, Delivery, Handle, Outgoing, QueueError};
 
 pub(super) struct RabbitConsumer {
@@ -148,7 +148,11 @@ impl Task {
                 next = attached.stream.next() => match next {
                     Some(Ok(delivery)) => delivery,
                     Some(Err(error)) => return error.to_string(),
-                    None => return "the broker cancelled the consumer".to_owned(),
+                    None => {
+                        // The queue is gone. It is made again when all consumers have noticed.
+                        tokio::time::sleep(SETTLE).await;
+                        return "the broker cancelled the consumer".to_owned();
+                    }
                 },
             };
             let delivery = wrap(&attached.link, delivery);
@@ -175,7 +179,7 @@ impl Task {
                     return Ok(attached);
                 }
                 Err(error @ (QueueError::Unreachable { .. } | QueueError::Unconfirmed { .. })) => {
-                    debug!(%error, "the broker is still away");
+                    warn!(%error, "failed to consume; trying again");
                 }
                 Err(error) => return Err(error),
             }

@@ -157,8 +157,9 @@ impl Link {
             answered.await.ok()
         };
         // The publisher bounds the time of each publish and answers all of them; it is silent
-        // only when the connection was given up.
+        // only when the connection was given up. An answer says more than that.
         tokio::select! {
+            biased;
             answer = exchange => answer.unwrap_or_else(|| Err(errors::gone(doing))),
             () = self.lost.cancelled() => Err(errors::gone(doing)),
         }

@@ -32,6 +32,9 @@ pub use config::RabbitConfig;
 /// Carries the reason of a dead letter.
 const REASON_HEADER: &str = "x-rekindle-reason";
 
+/// So many dead messages are looked through to keep their order; beyond, it is approximate.
+const SCAN: usize = 1_000;
+
 /// A queue on a RabbitMQ broker. Connects when first used.
 pub struct Rabbit {
     settings: Arc<Settings>,
@@ -123,29 +126,35 @@ impl fmt::Debug for Rabbit {
     }
 }
 
-/// Takes dead messages without acknowledging them, and puts them back.
+/// Takes all dead messages without acknowledging them, and puts them back in the same order.
+///
+/// All, because what is put back goes behind what was put back before: taking some would turn
+/// the order around a little each time.
 async fn look(link: &Link, queue: &str, most: usize) -> Result<Vec<Dead>, lapin::Error> {
     let channel = link.connection().create_channel().await?;
     let name = Target::Dead.name(queue);
     let mut dead = Vec::new();
-    let mut last = None;
-    while dead.len() < most {
+    let mut tags = Vec::new();
+    while tags.len() < most.max(SCAN) {
         let options = BasicGetOptions::default();
         let Some(got) = channel.basic_get(name.as_str().into(), options).await? else {
             break;
         };
-        last = Some(got.delivery.delivery_tag);
-        dead.push(Dead {
-            reason: reason(&got.delivery.properties, queue),
-            body: Bytes::from(got.delivery.data),
-        });
+        tags.push(got.delivery.delivery_tag);
+        if dead.len() < most {
+            dead.push(Dead {
+                reason: reason(&got.delivery.properties, queue),
+                body: Bytes::from(got.delivery.data),
+            });
+        }
     }
-    if let Some(tag) = last {
-        // Not by reject or by closing the channel: both count as failed deliveries.
-        let options = BasicNackOptions {
-            multiple: true,
-            requeue: true,
-        };
+    // Not by reject or by closing the channel: both count as failed deliveries. And one by one:
+    // with `multiple` they come back in reversed order.
+    let options = BasicNackOptions {
+        requeue: true,
+        ..BasicNackOptions::default()
+    };
+    for tag in tags {
         channel.basic_nack(tag, options).await?;
     }
     channel.close(200, "done".into()).await?;

@@ -19,7 +19,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use super::config::Settings;
-use super::topology::{self, Target};
+use super::topology::{self, SETTLE, Target};
 use super::{REASON_HEADER, errors};
 use crate::queue::{QueueError, cut_reason};
 
@@ -121,6 +121,9 @@ impl Publisher {
         }
         // The queues vanished: a broker with a fresh disk, or an operator. They are made again.
         let targets: HashSet<Target> = returned.iter().map(|one| one.target).collect();
+        if targets.contains(&Target::Work) {
+            tokio::time::sleep(SETTLE).await;
+        }
         for target in targets {
             let declared = topology::declare(&self.connection, &self.settings.queue, target).await;
             if let Err(error) = declared {

@@ -17,6 +17,11 @@ use crate::queue::QueueError;
 /// How long one answer of the broker may take. A quorum queue needs a leader election first.
 pub(super) const RPC_TIMEOUT: Duration = Duration::from_secs(15);
 
+/// How long a work queue that vanished stays absent before we make it again. When it is back
+/// before the broker has told its consumers, RabbitMQ moves them over to the new queue by itself,
+/// and 3.10 then forgets their acknowledgements: such a consumer looks alive and gets nothing.
+pub(super) const SETTLE: Duration = Duration::from_secs(1);
+
 /// Delay steps in milliseconds; a delay is rounded up to the next one. The last is `MAX_DELAY`.
 const STEPS: [u64; 19] = [
     100,
