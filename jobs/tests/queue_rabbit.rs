@@ -95,24 +95,22 @@ async fn expect_all(consumer: &mut Box<dyn Consumer>, ids: &[&str]) {
     }
 }
 
-fn error_of(config: RabbitConfig) -> impl Future<Output = [QueueError; 3]> {
-    async {
-        let rabbit = Rabbit::new(config).unwrap();
-        let published = rabbit.publish(&message("one"), Duration::ZERO).await;
-        let errors = [
-            published.unwrap_err(),
-            rabbit.depth().await.unwrap_err(),
-            rabbit.consume(1).await.unwrap_err(),
-        ];
-        rabbit.close().await;
-        errors
-    }
+async fn errors_of(config: RabbitConfig) -> [QueueError; 3] {
+    let rabbit = Rabbit::new(config).unwrap();
+    let published = rabbit.publish(&message("one"), Duration::ZERO).await;
+    let errors = [
+        published.unwrap_err(),
+        rabbit.depth().await.unwrap_err(),
+        rabbit.consume(1).await.unwrap_err(),
+    ];
+    rabbit.close().await;
+    errors
 }
 
 #[tokio::test]
 async fn a_wrong_password_is_refused_and_not_shown() {
     let url = shared_url().replace("guest:guest", "guest:hunter2");
-    for error in error_of(config(&url)).await {
+    for error in errors_of(config(&url)).await {
         assert!(matches!(error, QueueError::Refused { .. }), "{error:?}");
         assert!(!format!("{error} {error:?}").contains("hunter2"));
     }
@@ -121,7 +119,7 @@ async fn a_wrong_password_is_refused_and_not_shown() {
 #[tokio::test]
 async fn an_unknown_virtual_host_is_refused() {
     let url = format!("{}/nobody", shared_url());
-    for error in error_of(config(&url)).await {
+    for error in errors_of(config(&url)).await {
         assert!(matches!(error, QueueError::Refused { .. }), "{error:?}");
     }
 }
@@ -143,7 +141,7 @@ async fn a_queue_with_other_properties_is_told_apart() {
         .unwrap();
     connection.close(200, "done".into()).await.unwrap();
 
-    for error in error_of(config).await {
+    for error in errors_of(config).await {
         match &error {
             QueueError::Different { queue: named, .. } => assert_eq!(*named, queue),
             _ => panic!("{error:?}"),

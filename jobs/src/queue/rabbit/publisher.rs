@@ -119,11 +119,12 @@ impl Publisher {
         if returned.is_empty() {
             return;
         }
-        // The queues vanished: a broker with a fresh disk, or an operator. They are made again.
-        let targets: HashSet<Target> = returned.iter().map(|one| one.target).collect();
-        if targets.contains(&Target::Work) {
-            tokio::time::sleep(SETTLE).await;
-        }
+        // The queues vanished: a broker with a fresh disk, or an operator. They are made again,
+        // the work queue too when only a wait queue was missed: a message that leaves its wait
+        // queue while there is no work queue is tried again by the broker after three minutes.
+        tokio::time::sleep(SETTLE).await;
+        let mut targets: HashSet<Target> = returned.iter().map(|one| one.target).collect();
+        targets.extend([Target::Dead, Target::Work]);
         for target in targets {
             let declared = topology::declare(&self.connection, &self.settings.queue, target).await;
             if let Err(error) = declared {
