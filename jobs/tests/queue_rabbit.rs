@@ -151,16 +151,24 @@ async fn a_queue_with_other_properties_is_told_apart() {
 }
 
 #[tokio::test]
-async fn a_broker_that_does_not_answer_is_unreachable() {
+async fn a_broker_that_does_not_answer_is_unreachable_and_leaves_nothing_behind() {
+    // Accepts connections (the kernel does) and never says a word.
     let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = silent.local_addr().unwrap();
     let mut config = config(&format!("amqp://user:hunter2@{address}"));
-    config.connect_timeout = Duration::from_millis(300);
+    config.connect_timeout = Duration::from_millis(100);
     let rabbit = Rabbit::new(config).unwrap();
-    let published = rabbit.publish(&message("one"), Duration::ZERO).await;
-    let error = published.unwrap_err();
-    assert!(matches!(error, QueueError::Unreachable { .. }), "{error:?}");
-    assert!(!format!("{error} {error:?}").contains("hunter2"));
+    let threads = || std::fs::read_dir("/proc/self/task").unwrap().count();
+    let before = threads();
+    for _ in 0..20 {
+        let published = rabbit.publish(&message("one"), Duration::ZERO).await;
+        let error = published.unwrap_err();
+        assert!(matches!(error, QueueError::Unreachable { .. }), "{error:?}");
+        assert!(!format!("{error} {error:?}").contains("hunter2"));
+    }
+    // Not exactly: the name lookup has a few threads of its own.
+    let few = before + 10;
+    eventually("the threads end", async || (threads() < few).then_some(())).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -73,12 +73,12 @@ impl TryFrom<RabbitConfig> for Settings {
         let mut uri = parse(&config.url)?;
         // The default of 60 s notices a dead peer after two minutes.
         uri.query.heartbeat.get_or_insert(10);
-        let millis = u64::try_from(config.connect_timeout.as_millis()).unwrap_or(u64::MAX);
-        uri.query.connection_timeout.get_or_insert(millis);
+        // lapin reads this one for blocking connections only.
+        let limit = uri.query.connection_timeout.map(Duration::from_millis);
         Ok(Settings {
             uri,
             queue: config.queue,
-            connect_timeout: config.connect_timeout,
+            connect_timeout: limit.unwrap_or(config.connect_timeout),
             confirm_timeout: config.confirm_timeout,
         })
     }

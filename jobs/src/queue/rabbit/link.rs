@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::StreamExt;
+use lapin::Connection;
 use lapin::options::ConfirmSelectOptions;
-use lapin::{Connection, ConnectionProperties};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
@@ -20,6 +20,7 @@ use super::config::Settings;
 use super::errors;
 use super::publisher::{Publisher, Publishing};
 use super::topology::{self, RPC_TIMEOUT, Target};
+use super::wire::{self, Wire};
 use crate::queue::{Outgoing, QueueError};
 
 /// How often the connection's state is looked at, in case an event was missed.
@@ -49,12 +50,19 @@ impl Link {
         settings: &Arc<Settings>,
         role: &'static str,
     ) -> Result<Arc<Link>, QueueError> {
-        let connection = Arc::new(connect(settings, role).await?);
+        let (connection, wire) = wire::connect(settings, role).await?;
+        let connection = Arc::new(connection);
         let lost = CancellationToken::new();
         let ended = CancellationToken::new();
         // Before the declarations, so that the connection is closed whatever happens to them.
         let guard = lost.clone().drop_guard();
-        tokio::spawn(watch(Arc::clone(&connection), lost.clone(), ended.clone()));
+        let watcher = Watcher {
+            connection: Arc::clone(&connection),
+            wire,
+            lost: lost.clone(),
+            ended: ended.clone(),
+        };
+        tokio::spawn(watcher.run());
 
         // The dead queue first: the work queue points to it.
         topology::declare(&connection, &settings.queue, Target::Dead).await?;
@@ -185,45 +193,48 @@ impl Drop for Link {
     }
 }
 
-async fn connect(settings: &Settings, role: &'static str) -> Result<Connection, QueueError> {
-    let name = format!("rekindle {role} {}", std::process::id());
-    let properties = ConnectionProperties::default().with_connection_name(name.into());
-    let connecting = Connection::connect_uri(settings.uri.clone(), properties);
-    match tokio::time::timeout(settings.connect_timeout, connecting).await {
-        Ok(Ok(connection)) => Ok(connection),
-        Ok(Err(error)) => Err(errors::of("connect", &error)),
-        Err(_) => Err(errors::no_answer("connect", settings.connect_timeout)),
-    }
+/// Fires `lost` when the connection breaks, and closes it when somebody else fired that.
+struct Watcher {
+    connection: Arc<Connection>,
+    wire: Wire,
+    lost: CancellationToken,
+    ended: CancellationToken,
 }
 
-/// Fires `lost` when the connection breaks, and closes the connection when somebody else fired it.
-async fn watch(connection: Arc<Connection>, lost: CancellationToken, ended: CancellationToken) {
-    let mut events = Box::pin(connection.events_listener());
-    let mut broken = None;
-    while connection.status().connected() {
-        tokio::select! {
-            () = lost.cancelled() => break,
-            event = events.next() => match event {
-                // Channel errors arrive here too: the loop's condition tells them apart.
-                Some(lapin::Event::Error(error)) => broken = Some(error.to_string()),
-                Some(lapin::Event::ConnectionBlocked(reason)) => {
-                    warn!(%reason, "the broker is short of resources and takes no messages");
-                }
-                Some(_) => {}
-                None => tokio::time::sleep(LOOK).await,
-            },
-            () = tokio::time::sleep(LOOK) => {}
+impl Watcher {
+    async fn run(self) {
+        if let Some(reason) = self.until_lost().await {
+            debug!(%reason, "the connection to the broker broke");
         }
+        self.lost.cancel();
+        if self.connection.status().connected() {
+            let close = self.connection.close(200, "done".into());
+            // A broker that does not answer any more need not be asked twice.
+            let _ = tokio::time::timeout(CLOSE_TIMEOUT, close).await;
+        }
+        self.wire.cut();
+        self.ended.cancel();
     }
-    if !lost.is_cancelled() {
-        let reason = broken.unwrap_or_else(|| "closed".to_owned());
-        debug!(%reason, "the connection to the broker broke");
+
+    /// Returns why the connection broke, or nothing when it was given up.
+    async fn until_lost(&self) -> Option<String> {
+        let mut events = Box::pin(self.connection.events_listener());
+        let mut reason = "closed".to_owned();
+        while self.connection.status().connected() {
+            tokio::select! {
+                () = self.lost.cancelled() => return None,
+                event = events.next() => match event {
+                    // Channel errors arrive here too: the loop's condition tells them apart.
+                    Some(lapin::Event::Error(error)) => reason = error.to_string(),
+                    Some(lapin::Event::ConnectionBlocked(why)) => {
+                        warn!(reason = %why, "the broker is short of resources and takes no messages");
+                    }
+                    Some(_) => {}
+                    None => tokio::time::sleep(LOOK).await,
+                },
+                () = tokio::time::sleep(LOOK) => {}
+            }
+        }
+        Some(reason)
     }
-    lost.cancel();
-    if connection.status().connected() {
-        let close = connection.close(200, "done".into());
-        // A broker that does not answer any more need not be asked twice.
-        let _ = tokio::time::timeout(CLOSE_TIMEOUT, close).await;
-    }
-    ended.cancel();
 }

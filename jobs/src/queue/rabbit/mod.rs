@@ -26,6 +26,7 @@ mod errors;
 mod link;
 mod publisher;
 mod topology;
+mod wire;
 
 pub use config::RabbitConfig;
 
