@@ -13,6 +13,22 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use tokio_util::sync::CancellationToken;
 
+pub mod conformance;
+mod in_process;
+mod rabbit;
+
+pub use in_process::{InProcess, Order};
+pub use rabbit::{Rabbit, RabbitConfig};
+
+/// Largest body that [`Queue::publish`] takes; brokers of today refuse 16 MiB.
+pub const MAX_BODY: usize = 8 * 1024 * 1024;
+
+/// Longest delay that [`Queue::publish`] takes.
+pub const MAX_DELAY: Duration = Duration::from_secs(7 * 24 * 3600);
+
+/// A longer reason is cut in the dead queue: it travels in one AMQP frame.
+pub const MAX_REASON: usize = 8 * 1024;
+
 /// A message on its way out: an opaque body and its id (derived, so that duplicates are visible).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Outgoing {
@@ -88,6 +104,37 @@ pub enum QueueError {
         /// The broker's words.
         reason: String,
     },
+}
+
+impl Outgoing {
+    /// Checks what every implementation asks of a message, before it is sent anywhere.
+    fn check(&self, delay: Duration) -> Result<(), QueueError> {
+        let wrong = |field, reason: String| Err(QueueError::Config { field, reason });
+        if self.id.is_empty()
+            || self.id.len() > 128
+            || !self.id.bytes().all(|b| b.is_ascii_graphic())
+        {
+            return wrong(
+                "message id",
+                format!("{:?} is not 1 to 128 printable ASCII characters", self.id),
+            );
+        }
+        if self.body.len() > MAX_BODY {
+            return wrong(
+                "message body",
+                format!("{} bytes are more than {MAX_BODY}", self.body.len()),
+            );
+        }
+        if delay > MAX_DELAY {
+            return wrong("delay", format!("{delay:?} is more than {MAX_DELAY:?}"));
+        }
+        Ok(())
+    }
+}
+
+/// Cuts a reason to [`MAX_REASON`] bytes at a character boundary.
+fn cut_reason(reason: &str) -> &str {
+    &reason[..reason.floor_char_boundary(MAX_REASON)]
 }
 
 /// Where job messages go in and come out. Implementations are shared as `Arc<dyn Queue>`.

@@ -1,0 +1,101 @@
+//! A RabbitMQ node for tests, by way of the script `tests/rabbitmq`.
+//!
+//! `tests/run` starts one node for everybody and names it in `AMQP_URL_TEST`. Without that each
+//! test process starts its own; it ends with the process, however that ends.
+
+use std::path::PathBuf;
+use std::process::Command;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use jobs::queue::RabbitConfig;
+
+const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/rabbitmq");
+
+/// A node of one's own, which may be killed and wiped.
+pub(crate) struct Broker {
+    dir: PathBuf,
+    pub(crate) url: String,
+}
+
+impl Broker {
+    pub(crate) fn start() -> Broker {
+        let dir = std::env::temp_dir().join(format!("rekindle-broker-{}", unique()));
+        let out = script("start", &[dir.to_str().unwrap()]);
+        let url = out.lines().find_map(|line| line.strip_prefix("AMQP_URL="));
+        let url = url.expect("the script prints the URL").to_owned();
+        Broker { dir, url }
+    }
+
+    /// As a power cut would.
+    pub(crate) fn kill(&self) {
+        script("kill", &[self.dir()]);
+    }
+
+    /// On the same port with the same data.
+    pub(crate) fn restart(&self) {
+        script("restart", &[self.dir()]);
+    }
+
+    /// On the same port without any data.
+    pub(crate) fn wipe(&self) {
+        script("wipe", &[self.dir()]);
+    }
+
+    /// Sends a signal to all processes of the node.
+    pub(crate) fn signal(&self, signal: &str) {
+        let file = std::fs::read_to_string(self.dir.join("node.pid")).unwrap();
+        let pid = file.split(' ').next().unwrap();
+        let group = format!("-{pid}");
+        let status = Command::new("kill").args([signal, "--", &group]).status();
+        assert!(status.unwrap().success());
+    }
+
+    fn dir(&self) -> &str {
+        self.dir.to_str().unwrap()
+    }
+}
+
+impl Drop for Broker {
+    fn drop(&mut self) {
+        let stopped = Command::new(SCRIPT).arg("stop").arg(&self.dir).status();
+        if stopped.is_ok_and(|status| status.success()) {
+            let _ = std::fs::remove_dir_all(&self.dir);
+        }
+    }
+}
+
+/// The URL of a node that is shared with other tests: nobody kills it.
+pub(crate) fn shared_url() -> String {
+    // Never dropped: the script's watcher ends the node with this process.
+    static OWN: OnceLock<Broker> = OnceLock::new();
+    match std::env::var("AMQP_URL_TEST") {
+        Ok(url) => url,
+        Err(_) => OWN.get_or_init(Broker::start).url.clone(),
+    }
+}
+
+/// Settings for a queue that nobody else uses.
+pub(crate) fn config(url: &str) -> RabbitConfig {
+    let mut config = RabbitConfig::new(url);
+    config.queue = format!("test.{}", unique());
+    config
+}
+
+fn unique() -> String {
+    static COUNTER: AtomicU32 = AtomicU32::new(0);
+    let number = COUNTER.fetch_add(1, Ordering::Relaxed);
+    format!("{}-{number}", std::process::id())
+}
+
+fn script(verb: &str, args: &[&str]) -> String {
+    let out = Command::new(SCRIPT)
+        .arg(verb)
+        .args(args)
+        .env("WITH_PID", std::process::id().to_string())
+        .output()
+        .expect("tests/rabbitmq can be started");
+    let shown = String::from_utf8_lossy(&out.stderr);
+    assert!(out.status.success(), "tests/rabbitmq {verb}: {shown}");
+    String::from_utf8(out.stdout).unwrap()
+}
