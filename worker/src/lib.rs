@@ -1,1 +1,2 @@
-//! x
+//! The worker: it turns queue messages into a recovered cluster.
+pub mod cloud;
