@@ -1,2 +1,4 @@
 //! The worker: it turns queue messages into a recovered cluster.
 pub mod cloud;
+pub mod net;
+pub mod ssh;
