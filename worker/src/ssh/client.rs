@@ -388,7 +388,8 @@ impl Host for Ssh {
 }
 
 /// Kills the command and closes its channel when we turn away from it early: a timeout, a
-/// cancelled job, too much output. Best effort: sshd before 7.9 does not pass signals on.
+/// cancelled job, too much output. Best effort: sshd passes signals
+/// on since 7.9, but not to commands of root.
 struct KillOnDrop(Option<ChannelWriteHalf<Msg>>);
 
 impl Drop for KillOnDrop {
