@@ -1,5 +1,8 @@
 //! The worker: the engine that runs jobs, the jobs, and the clients they work with.
 
+pub mod cloud;
 pub mod engine;
 pub mod jobs;
+pub mod net;
+pub mod ssh;
 pub mod world;

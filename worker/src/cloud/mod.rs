@@ -1,0 +1,4 @@
+//! Clients of the clouds that machines are rented from. Concrete clients with a base URL, no
+//! trait: a trait comes when a second server cloud does.
+
+pub mod clo;
