@@ -1,2 +1,3 @@
 //! The sandbox: the world Rekindle works in, on one machine. Fakes keep state and can fail.
+pub mod clo;
 pub mod hosts;
