@@ -281,7 +281,7 @@ pub(super) async fn delete_volume(inner: Arc<Inner>, id: String) {
 pub(super) async fn attach_volume(inner: Arc<Inner>, volume: String, server: String) {
     sleep(inner.options.settle_time).await;
     let _alone = inner.exclusively(&server).await;
-    let (device, plug) = {
+    let (device, plug, missing) = {
         let world = inner.world();
         let Some(v) = world.volume(&volume) else {
             return;
@@ -292,13 +292,18 @@ pub(super) async fn attach_volume(inner: Arc<Inner>, volume: String, server: Str
         if to != server || v.status != VolumeStatus::Attaching {
             return;
         }
-        let booted = world.server(&server).is_some_and(|s| s.booted);
-        (device, booted && v.on_hypervisor)
+        let plug = world.server(&server).is_some_and(|s| s.booted);
+        // A disk whose server never came up, or a boot disk that outlived its server.
+        let missing = (!v.on_hypervisor).then_some(v.size);
+        (device, plug, missing)
     };
-    let plugged = if plug {
-        inner.hosts.attach(&server, &volume, &device).await
-    } else {
-        Ok(())
+    let plugged = match (plug, missing) {
+        (false, _) => Ok(()),
+        (true, None) => inner.hosts.attach(&server, &volume, &device).await,
+        (true, Some(size)) => match inner.hosts.create_disk(&volume, size).await {
+            Ok(()) => inner.hosts.attach(&server, &volume, &device).await,
+            Err(error) => Err(error),
+        },
     };
     if let Err(error) = &plugged {
         inner.trouble("attach a disk", error);
@@ -306,6 +311,7 @@ pub(super) async fn attach_volume(inner: Arc<Inner>, volume: String, server: Str
     if let Some(v) = inner.world().volume_mut(&volume) {
         if plugged.is_ok() {
             v.status = VolumeStatus::InUse;
+            v.on_hypervisor |= plug;
         } else {
             v.status = VolumeStatus::Available;
             v.attached = None;
