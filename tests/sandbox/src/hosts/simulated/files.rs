@@ -195,9 +195,10 @@ fn make_directory(
     }
     let path = view.real_path(path)?;
     check_parent(view, &path)?;
+    let mode = mode.unwrap_or(0o777 & !view.umask);
     let (tree, inner) = view.writable(&path)?;
     let mut entry = Entry::new(Node::Directory);
-    entry.mode = mode.unwrap_or(entry.mode);
+    entry.mode = mode;
     tree.put(&inner, entry)
 }
 

@@ -36,6 +36,7 @@ impl World {
         Some(View {
             machine: self.machines.get_mut(&id)?,
             disks: &mut self.disks,
+            umask: 0o022,
         })
     }
 }
@@ -134,6 +135,8 @@ impl Machine {
 pub(super) struct View<'a> {
     pub(super) machine: &'a mut Machine,
     pub(super) disks: &'a mut BTreeMap<String, Disk>,
+    /// Of the process that runs here.
+    pub(super) umask: u32,
 }
 
 impl View<'_> {
@@ -286,8 +289,14 @@ impl View<'_> {
                 _ => Err(FsError::NotPermitted),
             };
         }
+        let mode = 0o666 & !self.umask;
         let (tree, inner) = self.writable(&path)?;
-        tree.write(&inner, bytes)
+        let new = tree.get(&inner).is_none();
+        tree.write(&inner, bytes)?;
+        if new && let Some(entry) = tree.get_mut(&inner) {
+            entry.mode = mode;
+        }
+        Ok(())
     }
 
     /// Changes owner, mode or attributes.

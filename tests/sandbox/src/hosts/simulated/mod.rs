@@ -3,22 +3,26 @@
 //! on a volume is still there after its server was destroyed.
 //!
 //! [`SimulatedHosts`] is the hypervisor. Below it, `machine` is one server, `disk` one volume,
-//! `tree` what a file system holds; `shell` runs a command (`files`, `storage`, `system`), `ssh`
+//! `tree` what a file system holds; `shell` runs a command (`files`, `blocks`, `mounts`, `system`,
+//! short `script`s), `ssh`
 //! and `service` are what listens, `faults` what goes wrong.
 
+mod blocks;
 mod cloud_init;
 mod disk;
 mod faults;
 mod files;
 mod machine;
+mod mounts;
+mod script;
 mod service;
 mod shell;
 mod ssh;
-mod storage;
 mod system;
 #[cfg(test)]
 mod tests;
 mod tree;
+mod words;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -235,7 +239,7 @@ impl Hosts for SimulatedHosts {
         life.cancel();
         view.machine.mounts.clear();
         view.machine.boot_id = disk::new_uuid();
-        let mounted = storage::mount_all(&mut view);
+        let mounted = mounts::mount_all(&mut view);
         view.machine.emergency = mounted.status != 0;
         Ok(())
     }

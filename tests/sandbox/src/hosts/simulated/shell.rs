@@ -1,8 +1,8 @@
-//! Runs one command on one machine. No shell: a command is words with POSIX quoting, and
-//! anything that would need a shell is refused, because workers must not build shell scripts.
+//! Runs one command on one machine.
 
 use super::machine::View;
-use super::{files, storage, system};
+use super::script::Script;
+use super::{blocks, files, mounts, system};
 
 /// What a command gave.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -42,66 +42,6 @@ impl Output {
     }
 }
 
-/// Splits a command line as a POSIX shell would, refusing everything only a shell can do.
-pub(super) fn split(line: &str) -> Result<Vec<String>, String> {
-    let mut words = Vec::new();
-    let mut word: Option<String> = None;
-    let mut chars = line.chars();
-    while let Some(c) = chars.next() {
-        match c {
-            ' ' | '\t' => words.extend(word.take()),
-            '\'' => {
-                let word = word.get_or_insert_default();
-                loop {
-                    match chars.next() {
-                        Some('\'') => break,
-                        Some(c) => word.push(c),
-                        None => return Err("unterminated '".to_owned()),
-                    }
-                }
-            }
-            '"' => {
-                let word = word.get_or_insert_default();
-                loop {
-                    match chars.next() {
-                        Some('"') => break,
-                        Some('\\') => match chars.next() {
-                            Some(c @ ('"' | '\\' | '$' | '`')) => word.push(c),
-                            Some(c) => word.extend(['\\', c]),
-                            None => return Err("unterminated \"".to_owned()),
-                        },
-                        Some(c @ ('$' | '`')) => return Err(format!("{c} needs a shell")),
-                        Some(c) => word.push(c),
-                        None => return Err("unterminated \"".to_owned()),
-                    }
-                }
-            }
-            '\\' => match chars.next() {
-                Some(c) => word.get_or_insert_default().push(c),
-                None => return Err("nothing after \\".to_owned()),
-            },
-            '|' | '&' | ';' | '<' | '>' | '(' | ')' | '$' | '`' | '*' | '?' | '[' | '#' | '~'
-            | '\n'
-                if !is_plain(c, word.as_deref(), &words) =>
-            {
-                return Err(format!("{c:?} needs a shell"));
-            }
-            c => word.get_or_insert_default().push(c),
-        }
-    }
-    words.extend(word);
-    Ok(words)
-}
-
-/// `[` is a command, and `#` and `~` mean something at the start of a word only.
-fn is_plain(c: char, word: Option<&str>, words: &[String]) -> bool {
-    match c {
-        '[' => words.is_empty() && word.is_none(),
-        '#' | '~' => word.is_some(),
-        _ => false,
-    }
-}
-
 /// Whether the command reads standard input to its end.
 pub(super) fn reads_stdin(argv: &[String]) -> bool {
     let argv = unwrap(argv);
@@ -110,6 +50,7 @@ pub(super) fn reads_stdin(argv: &[String]) -> bool {
     match program {
         "tee" => true,
         "cat" | "sha256sum" => operands.count() == 0 || argv.iter().any(|a| a == "-"),
+        "sh" | "bash" => Script::of(argv).is_ok_and(|script| script.reads_stdin()),
         _ => false,
     }
 }
@@ -121,9 +62,16 @@ pub(super) fn run(view: &mut View<'_>, argv: &[String], stdin: &[u8]) -> Output 
         return Output::default();
     };
     let name = super::tree::file_name(program);
+    if let "sh" | "bash" = name {
+        return match Script::of(argv) {
+            Ok(script) => script.run(view, stdin),
+            Err(why) => Output::fail(2, format!("sandbox: not a script it knows: {why}")),
+        };
+    }
     let args: Vec<&str> = args.iter().map(String::as_str).collect();
     files::run(view, name, &args, stdin)
-        .or_else(|| storage::run(view, name, &args))
+        .or_else(|| blocks::run(view, name, &args))
+        .or_else(|| mounts::run(view, name, &args))
         .or_else(|| system::run(view, name, &args))
         .unwrap_or_else(|| Output::fail(127, format!("bash: line 1: {program}: command not found")))
 }

@@ -14,7 +14,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::Inner;
 use super::faults::Strike;
-use super::shell::{self, Output};
+use super::shell::Output;
+use super::words;
 
 /// More standard input than this is a mistake in a test.
 const LARGEST_STDIN: usize = 256 << 20;
@@ -169,7 +170,7 @@ impl Command {
             return;
         }
         let line = String::from_utf8_lossy(&line).into_owned();
-        let output = match shell::split(&line) {
+        let output = match words::split(&line) {
             Ok(argv) => {
                 let mut stdin = Vec::new();
                 if self.inner.reads_stdin(&argv) && !read_all(&mut channel, &mut stdin).await {

@@ -44,7 +44,7 @@ async fn fails(hosts: &SimulatedHosts, server: &str, line: &str, status: u32) ->
 }
 
 async fn run(hosts: &SimulatedHosts, server: &str, line: &str) -> Output {
-    let argv = shell::split(line).unwrap();
+    let argv = words::split(line).unwrap();
     let argv: Vec<&str> = argv.iter().map(String::as_str).collect();
     hosts.run(server, &argv, b"").await
 }
@@ -56,7 +56,7 @@ async fn write(hosts: &SimulatedHosts, server: &str, path: &str, text: &str) {
 
 #[test]
 fn a_command_line_is_words_and_never_a_script() {
-    let check = |line: &str, words: &[&str]| assert_eq!(shell::split(line).unwrap(), words);
+    let check = |line: &str, words: &[&str]| assert_eq!(words::split(line).unwrap(), words);
     check("cat /etc/fstab", &["cat", "/etc/fstab"]);
     check("mkdir -p '/mnt/a b'", &["mkdir", "-p", "/mnt/a b"]);
     check(r"echo 'it'\''s'", &["echo", "it's"]);
@@ -74,7 +74,7 @@ fn a_command_line_is_words_and_never_a_script() {
         "`a`",
         "'open",
     ] {
-        assert!(shell::split(script).is_err(), "{script}");
+        assert!(words::split(script).is_err(), "{script}");
     }
 }
 
@@ -387,4 +387,41 @@ async fn a_program_can_be_taught() {
         ok(&hosts, "a", "/usr/local/bin/rekindle-runner job").await,
         "a runs job"
     );
+}
+
+#[tokio::test]
+async fn short_scripts_run_and_longer_ones_are_refused() {
+    let hosts = host_with_disk().await;
+    let script = ["sh", "-c", r#"umask 077 && cat >"$1""#, "sh", "/root/a b"];
+    assert_eq!(hosts.run("a", &script, b"secret").await.status, 0);
+    let script = [
+        "sh",
+        "-c",
+        r#"stat -c %a -- "$1" && sha256sum <"$1""#,
+        "sh",
+        "/root/a b",
+    ];
+    let read_back = hosts.run("a", &script, b"").await;
+    let text = String::from_utf8(read_back.stdout).unwrap();
+    let digest = "2bb80d537b1da3e38bd30361aa855686bde0eacd7162fef6a25fe97bf527a25b";
+    assert_eq!(text, format!("600\n{digest}  -\n"));
+    assert_eq!(
+        ok(
+            &hosts,
+            "a",
+            "sh -c 'false || echo no; cat /nope 2>/dev/null || echo gone'"
+        )
+        .await,
+        "no\ngone\n"
+    );
+    fails(&hosts, "a", "sh -ec 'false; echo never'", 1).await;
+    fails(&hosts, "a", "sh -c 'exit 7'", 7).await;
+    for script in [
+        "cat /etc/fstab | grep x",
+        "for i in 1; do true; done",
+        "echo $(id)",
+    ] {
+        let refused = hosts.run("a", &["sh", "-c", script], b"").await;
+        assert_ne!(refused.status, 0, "{script}");
+    }
 }
