@@ -1,3 +1,6 @@
 //! The sandbox: the world Rekindle works in, on one machine. Fakes keep state and can fail.
+
+pub mod clo;
 pub mod hosts;
+pub mod net;
 pub mod s3;
