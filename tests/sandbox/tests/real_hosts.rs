@@ -90,8 +90,9 @@ async fn a_volume_keeps_its_files_when_its_host_is_destroyed() {
     let found = run(
         &session,
         &format!(
-            "set -e; mount UUID={uuid} /mnt; cat /mnt/file
-             readlink /dev/disk/by-id/virtio-0a1b2c3d-4e5f-6789-a; ls /dev | grep vd; umount /mnt"
+            "set -e; mount UUID={} /mnt; cat /mnt/file
+             readlink /dev/disk/by-id/virtio-0a1b2c3d-4e5f-6789-a; ls /dev | grep vd; umount /mnt",
+            uuid.trim()
         ),
     )
     .await;

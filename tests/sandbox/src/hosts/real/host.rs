@@ -102,7 +102,7 @@ impl Host {
             Ok(booted) => Ok(booted),
             Err(error) => {
                 let console = self.console_tail();
-                self.power_off().await?;
+                self.power_off(lab).await?;
                 Err(error.context(format!("boot {}; its console says: {console}", self.name)))
             }
         }
@@ -164,7 +164,7 @@ impl Host {
             .env("ADDRESS", self.address.to_string())
             .env("MASK", lab::MASK.to_string())
             .env("MAC", lab::mac(self.address))
-            .env("PORT", format!("port{}", self.number))
+            .env("PORT", self.port())
             .env(
                 "CGROUPS",
                 self.cgroup
@@ -198,7 +198,7 @@ impl Host {
     }
 
     /// Kills PID 1 and with it every process and mount. A host that is off stays off.
-    pub(super) async fn power_off(&mut self) -> anyhow::Result<()> {
+    pub(super) async fn power_off(&mut self, lab: &Lab) -> anyhow::Result<()> {
         if let Some(mut running) = self.running.take() {
             // While `unshare` runs, PID 1 is its unreaped child and the id is nobody else's.
             if running.child.try_wait()?.is_none() {
@@ -212,7 +212,14 @@ impl Host {
         if let Some(group) = &self.cgroup {
             cgroup::remove(group).await?;
         }
-        Ok(())
+        // The kernel takes a dead network namespace down some time later; until then it would
+        // answer in the place of the next host with this address.
+        lab.pull_cable(&self.port()).await
+    }
+
+    /// The far end of the host's network cable, at most 15 characters.
+    fn port(&self) -> String {
+        format!("port{}", self.number)
     }
 
     /// Throws the root disk away.

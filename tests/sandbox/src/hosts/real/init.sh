@@ -67,8 +67,8 @@ done
         fs/inotify/max_user_watches fs/file-max; do
         [ -e "proc/sys/$key" ] || continue
         private=run/sysctl/${key##*/}
-        read -r value <"proc/sys/$key"
-        echo "$value" >"$private"
+        # Not `read`: the kernel gives a sysctl in one piece or not at all.
+        cat "proc/sys/$key" >"$private"
         echo "$root/$private $root/proc/sys/$key none bind"
     done
     echo "$root/proc/sys $root/proc/sys none rbind,ro"

@@ -89,6 +89,14 @@ impl Lab {
         .await
     }
 
+    /// Removes a cable, both ends, if it is still there.
+    pub(super) async fn pull_cable(&self, port: &str) -> anyhow::Result<()> {
+        match self.ip(&["link", "del", port]).await {
+            Err(error) if format!("{error:#}").contains("Cannot find device") => Ok(()),
+            other => other,
+        }
+    }
+
     /// Runs `ip` in the lab's network.
     async fn ip(&self, args: &[&str]) -> anyhow::Result<()> {
         let mut command = tool::bound_to_us();

@@ -152,7 +152,7 @@ impl RealHosts {
         let entry = self.entry(server)?;
         let mut slot = entry.host.lock().await;
         if let Some(host) = slot.as_mut() {
-            host.power_off().await?;
+            host.power_off(&self.lab).await?;
             host.discard()?;
         }
         *slot = None;
@@ -263,7 +263,7 @@ impl Hosts for RealHosts {
             .as_mut()
             .with_context(|| format!("find server {server}"))?;
         let _turn = self.boots.acquire().await?;
-        host.power_off().await?;
+        host.power_off(&self.lab).await?;
         let disks = self.state().plugs_of(server);
         if host.power_on(&self.lab, &self.base, &disks).await? == Booted::Emergency {
             // As in a cloud: the reboot itself went well.
