@@ -275,18 +275,23 @@ async fn the_machine_is_out_of_a_hosts_reach() {
     assert_eq!(run(&session, node).await, "refused\n");
 
     // Even where the machine's device nodes can be had, the kernel refuses to open its disks.
-    let opened = run(
-        &session,
-        "mount -t devtmpfs none /mnt || exit 0
-         for disk in $(find /mnt -type b); do head -c 1 $disk >/dev/null 2>&1 && echo $disk; done
-         umount /mnt",
-    )
-    .await;
-    let own = format!(
-        "/mnt/{}",
-        loops_below(world.hosts.folder()).first().unwrap()
-    );
-    assert_eq!(opened.lines().collect::<Vec<_>>(), [own]);
+    if Path::new("/sys/fs/cgroup/devices").exists() {
+        let opened = run(
+            &session,
+            "mount -t devtmpfs none /mnt || exit 0
+             for disk in $(find /mnt -type b); do
+                 head -c 1 $disk >/dev/null 2>&1 && echo $disk
+             done; umount /mnt",
+        )
+        .await;
+        let own = format!(
+            "/mnt/{}",
+            loops_below(world.hosts.folder()).first().unwrap()
+        );
+        assert_eq!(opened.lines().collect::<Vec<_>>(), [own]);
+    } else {
+        eprintln!("not checked: this machine has no devices cgroup (version 1)");
+    }
 
     let writable = "for f in /proc/sysrq-trigger /proc/sys/kernel/sysrq /proc/sys/vm/drop_caches \
                     /proc/sys/kernel/core_pattern /sys/power/state /sys/kernel/uevent_helper; do \

@@ -4,7 +4,7 @@
 //! place and renamed into it. A killed build leaves nothing that looks finished.
 
 use std::collections::VecDeque;
-use std::fs::{self, File, TryLockError};
+use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -15,6 +15,7 @@ use sha2::{Digest, Sha256};
 use tokio::io::{AsyncBufReadExt, BufReader};
 
 use super::keeper::Keeper;
+use super::lock::lock;
 use super::tool;
 
 /// What a host can do: serve ssh, make and mount file systems, be driven by Ansible.
@@ -70,7 +71,8 @@ pub(super) async fn ensure(cache: &Path) -> anyhow::Result<PathBuf> {
     }
     let parent = base.parent().expect("just joined");
     fs::create_dir_all(parent).with_context(|| format!("create {}", parent.display()))?;
-    let _lock = lock(&parent.join("lock")).await?;
+    let what = "builds the base file system";
+    let _lock = lock(&parent.join("lock"), BUILD_DEADLINE, what).await?;
     if base.is_dir() {
         return Ok(base);
     }
@@ -141,30 +143,6 @@ fn mirror(targets: &str, suite: &str) -> Option<String> {
             .any(|s| uri.starts_with(s));
         (readable && release == suite && component == "main").then(|| uri.to_owned())
     })
-}
-
-/// One build at a time; the lock goes with the process that holds it.
-async fn lock(path: &Path) -> anyhow::Result<File> {
-    let file = File::create(path).with_context(|| format!("create {}", path.display()))?;
-    let mut told = false;
-    tokio::time::timeout(BUILD_DEADLINE, async {
-        loop {
-            match file.try_lock() {
-                Ok(()) => return Ok(()),
-                Err(TryLockError::WouldBlock) => {
-                    if !std::mem::replace(&mut told, true) {
-                        tracing::info!("another process builds the base file system, waiting");
-                    }
-                    tokio::time::sleep(Duration::from_millis(200)).await;
-                }
-                Err(TryLockError::Error(error)) => return Err(error),
-            }
-        }
-    })
-    .await
-    .context("wait for another process's build of the base file system")?
-    .with_context(|| format!("lock {}", path.display()))?;
-    Ok(file)
 }
 
 /// debootstrap mounts /proc below its target; namespaces of its own take that mount and every

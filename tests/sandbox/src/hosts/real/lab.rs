@@ -10,6 +10,7 @@ use anyhow::Context;
 use tokio::net::TcpSocket;
 
 use super::keeper::Keeper;
+use super::lock::lock;
 use super::{cgroup, disk, tool};
 
 /// The sandbox network of [`Boot::address`](crate::hosts::Boot).
@@ -17,6 +18,12 @@ pub(super) const NETWORK: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 0);
 pub(super) const MASK: u8 = 16;
 /// Our own address on the bridge.
 pub(super) const GATE: Ipv4Addr = Ipv4Addr::new(10, 77, 255, 254);
+
+/// For our turn, after the sweeping of others.
+const START_DEADLINE: Duration = Duration::from_secs(120);
+
+/// Begins the name of every lab.
+const PREFIX: &str = "rk-";
 
 const INIT: &str = include_str!("init.sh");
 
@@ -36,9 +43,12 @@ impl Lab {
         fs::create_dir_all(labs).with_context(|| format!("create {}", labs.display()))?;
         let (name, folder, owner) = {
             // Nobody may take a lab for a dead one between its creation and its lock.
-            let _gate = lock(&labs.join("lock")).await?;
+            let _gate = lock(&labs.join("lock"), START_DEADLINE, "starts a lab").await?;
             sweep(labs).await?;
-            let name = format!("rk-{}", &uuid::Uuid::new_v4().simple().to_string()[..8]);
+            let name = format!(
+                "{PREFIX}{}",
+                &uuid::Uuid::new_v4().simple().to_string()[..8]
+            );
             let folder = labs.join(&name);
             for sub in ["hosts", "disks"] {
                 fs::create_dir_all(folder.join(sub)).context("create the lab's folder")?;
@@ -91,10 +101,15 @@ impl Lab {
 
     /// Removes a cable, both ends, if it is still there.
     pub(super) async fn pull_cable(&self, port: &str) -> anyhow::Result<()> {
-        match self.ip(&["link", "del", port]).await {
-            Err(error) if format!("{error:#}").contains("Cannot find device") => Ok(()),
-            other => other,
-        }
+        let Err(error) = self.ip(&["link", "del", port]).await else {
+            return Ok(());
+        };
+        // The kernel may take it away before `ip` looks for it, or between look and removal.
+        let words = format!("{error:#}");
+        let gone = ["Cannot find device", "No such device"]
+            .iter()
+            .any(|gone| words.contains(gone));
+        if gone { Ok(()) } else { Err(error) }
     }
 
     /// Runs `ip` in the lab's network.
@@ -132,7 +147,10 @@ pub(super) fn mac(address: Ipv4Addr) -> String {
 async fn sweep(labs: &Path) -> anyhow::Result<()> {
     for entry in fs::read_dir(labs).context("list labs")? {
         let folder = entry.context("list labs")?.path();
-        if !folder.is_dir() {
+        let lab = folder
+            .file_name()
+            .is_some_and(|name| name.to_string_lossy().starts_with(PREFIX));
+        if !lab {
             continue;
         }
         // Without an owner file the creator died at its first step.
@@ -157,24 +175,4 @@ async fn remove_traces(folder: &Path) -> anyhow::Result<()> {
     }
     disk::release_below(folder).await?;
     fs::remove_dir_all(folder).with_context(|| format!("remove {}", folder.display()))
-}
-
-async fn lock(path: &Path) -> anyhow::Result<File> {
-    let file = File::create(path).with_context(|| format!("create {}", path.display()))?;
-    let wait = async {
-        loop {
-            match file.try_lock() {
-                Ok(()) => return Ok(()),
-                Err(TryLockError::WouldBlock) => {
-                    tokio::time::sleep(Duration::from_millis(20)).await;
-                }
-                Err(TryLockError::Error(error)) => return Err(error),
-            }
-        }
-    };
-    tokio::time::timeout(Duration::from_secs(60), wait)
-        .await
-        .context("wait for another lab's start")?
-        .with_context(|| format!("lock {}", path.display()))?;
-    Ok(file)
 }

@@ -2,8 +2,8 @@
 //! system and loop-device disks.
 //!
 //! They need root, and show what no imitation does: a shell, `mkfs`, mounts, a boot that fails
-//! on its fstab. All of a run lives in one lab ([`lab`]): a network namespace without a way out,
-//! in which every server is a set of namespaces of its own ([`host`]) hanging on one bridge.
+//! on its fstab. All of a run lives in one lab: a network namespace without a way out,
+//! in which every server is a set of namespaces of its own hanging on one bridge.
 //! Nothing private is in the machine's own network. Whatever ends this process ends the lab:
 //! children are killed by the kernel, namespaces, mounts and loop devices go with their users,
 //! and the rest (files, cgroups) is swept up at the next start.
@@ -14,6 +14,7 @@ mod disk;
 mod host;
 mod keeper;
 mod lab;
+mod lock;
 mod probe;
 mod tool;
 mod user_data;

@@ -55,8 +55,8 @@ pub(super) fn probe(options: &Options) -> anyhow::Result<()> {
         .with_context(|| format!("create {}", options.labs.display()))?;
     let folder = tempfile::Builder::new()
         .prefix(".probe-")
-        .tempdir_in(&options.cache)
-        .with_context(|| format!("write to {}", options.cache.display()))?;
+        .tempdir_in(&options.labs)
+        .with_context(|| format!("write to {}", options.labs.display()))?;
     let mut trial = Command::new("timeout")
         .args([
             "-s", "KILL", "20", "unshare", "--net", "--mount", "--uts", "--ipc", "--pid",
