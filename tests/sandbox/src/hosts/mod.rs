@@ -5,6 +5,7 @@
 //! their own sshd and loop-device disks. Tests and simulator do not know which they drive.
 
 pub mod simulated;
+pub mod real;
 
 use std::collections::BTreeMap;
 use std::fmt;
