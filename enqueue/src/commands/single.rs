@@ -196,7 +196,8 @@ fn stand_in(cluster: &ClusterName) -> Spec {
          version: 1\n\
          cluster: {cluster}\n\
          servers: {{ image: {{ distribution: none, version: \"0\" }}, keypair: none }}\n\
-         groups: []\n"
+         groups:\n  \
+           - {{ prefix: none, role: worker, instances: {{ 1: true }}, vcpus: 1, ram_gb: 1, boot_disk: {{ size_gb: 20 }} }}\n"
     );
     let spec = ClusterSpec::parse(&yaml).expect("the stand-in is valid for every cluster name");
     Spec { yaml, spec }
