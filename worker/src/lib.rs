@@ -1,8 +1,21 @@
 //! The worker: the engine that runs jobs, the jobs, and the clients they work with.
 
+pub mod args;
 pub mod cloud;
+pub mod cluster;
+pub mod config;
 pub mod engine;
 pub mod jobs;
 pub mod net;
+mod run;
 pub mod ssh;
+pub mod telemetry;
 pub mod world;
+
+pub use run::{RunError, run, shutdown_signal};
+
+/// Makes the one TLS provider of this process the default. Call it first in `main`.
+pub fn install_crypto() {
+    // An error means that it is installed already.
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+}

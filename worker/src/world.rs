@@ -1,6 +1,207 @@
 //! What jobs work on: the cloud, the network to the hosts, and the keys. Made once from the
 //! worker's settings; what is not set is an error only in the job that needs it.
 
-/// Clients and keys.
-#[derive(Debug, Default)]
-pub struct World {}
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use jobs::record::{LoadBalancerRecord, NodeRecord};
+use jobs::spec::Role;
+use russh::keys::PrivateKey;
+use tokio::sync::Mutex;
+
+use crate::cloud::clo::{Clo, CloError, Settle};
+use crate::cluster::Cluster;
+use crate::engine::{Ctx, JobError};
+use crate::net::Dialer;
+use crate::ssh::keys::{KeyError, parse_public_key};
+use crate::ssh::{Ssh, SshError, SshTarget};
+
+/// How workers come to the hosts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Access {
+    /// Through the bastion: by the load balancer's port that leads to its port 22, else by its own
+    /// public address.
+    #[default]
+    Bastion,
+    /// Straight to the private addresses, as on the bastion itself.
+    Direct,
+}
+
+/// Clients, keys, and open connections.
+#[derive(Clone, Default)]
+pub struct World {
+    /// The cloud, when its credentials are set.
+    pub clo: Option<Clo>,
+    /// How TCP connections are made.
+    pub dialer: Dialer,
+    /// The key that we log in with, when it is set.
+    pub ssh_key: Option<Arc<PrivateKey>>,
+    /// The way to the hosts.
+    pub access: Access,
+    /// How long a create whose answer was lost is looked for.
+    pub settle: Settle,
+    /// The longest time between two looks at something that is being built.
+    pub poll: Option<Duration>,
+    connections: Arc<Mutex<HashMap<String, Ssh>>>,
+}
+
+/// How long connecting to a host may take, from the first packet to the login.
+const CONNECT: Duration = Duration::from_secs(15);
+
+impl World {
+    /// The cloud.
+    pub fn clo(&self) -> Result<&Clo, JobError> {
+        let missing = "this worker has no cloud credentials: set CLO_AUTH_TOKEN and CLO_OBJECT_ID, then `rekindle retry`";
+        self.clo.as_ref().ok_or_else(|| JobError::fatal(missing))
+    }
+
+    /// The key that we log in with.
+    pub fn ssh_key(&self) -> Result<&Arc<PrivateKey>, JobError> {
+        let missing = "this worker has no SSH key: set SSH_PRIVATE_KEY or SSH_PRIVATE_KEY_FILE, then `rekindle retry`";
+        self.ssh_key
+            .as_ref()
+            .ok_or_else(|| JobError::fatal(missing))
+    }
+
+    /// Logs in to a node, by way of the bastion unless we are on it. Connections are kept and
+    /// shared; one that broke is made anew.
+    pub async fn ssh(&self, ctx: &Ctx, node: &NodeRecord) -> Result<Ssh, JobError> {
+        let target = self.target(node, &node.internal.ip.to_string(), 22)?;
+        if self.access == Access::Direct {
+            return self.connect(node, &target, None).await;
+        }
+        let cluster = Cluster::of(ctx);
+        let bastion = ctx
+            .spec()
+            .nodes()
+            .into_iter()
+            .find(|n| n.role == Role::Bastion);
+        let Some(bastion) = bastion else {
+            return Err(JobError::fatal(
+                "the spec has no bastion to come in through; run the worker inside with --ssh-access direct",
+            ));
+        };
+        let bastion_record = cluster
+            .node(&bastion.name)
+            .await?
+            .ok_or_else(|| JobError::retry("the bastion is not provisioned yet"))?;
+        let (host, port) = entry(&bastion_record, cluster.load_balancer().await?.as_ref())?;
+        let way_in = self.target(&bastion_record, &host, port)?;
+        let bastion_ssh = self.connect(&bastion_record, &way_in, None).await?;
+        if bastion_record.node == node.node {
+            return Ok(bastion_ssh);
+        }
+        self.connect(node, &target, Some(&bastion_ssh)).await
+    }
+
+    fn target(&self, node: &NodeRecord, host: &str, port: u16) -> Result<SshTarget, JobError> {
+        let keys = node
+            .host_keys
+            .iter()
+            .map(|line| parse_public_key(line))
+            .collect::<Result<_, _>>()?;
+        Ok(SshTarget {
+            host: host.to_owned(),
+            port,
+            user: node.ssh_user.clone(),
+            host_keys: keys,
+            key: Arc::clone(self.ssh_key()?),
+        })
+    }
+
+    async fn connect(
+        &self,
+        node: &NodeRecord,
+        target: &SshTarget,
+        through: Option<&Ssh>,
+    ) -> Result<Ssh, JobError> {
+        // A server's id is in the name: a new server of the same node is another host.
+        let name = format!("{}@{}:{}", node.server, target.host, target.port);
+        if let Some(open) = self
+            .connections
+            .lock()
+            .await
+            .get(&name)
+            .filter(|ssh| !ssh.is_closed())
+        {
+            return Ok(open.clone());
+        }
+        let made = match through {
+            Some(bastion) => Ssh::connect_through(bastion, target, CONNECT).await,
+            None => Ssh::connect(&self.dialer, target, CONNECT).await,
+        }?;
+        self.connections.lock().await.insert(name, made.clone());
+        Ok(made)
+    }
+}
+
+/// Where the bastion is reached from outside.
+fn entry(bastion: &NodeRecord, lb: Option<&LoadBalancerRecord>) -> Result<(String, u16), JobError> {
+    let rule = lb.and_then(|lb| {
+        lb.rules
+            .iter()
+            .find(|r| r.node == bastion.node && r.to == 22)
+            .map(|rule| (lb, rule))
+    });
+    match (rule, &bastion.external) {
+        (Some((lb, rule)), _) => Ok((lb.address.ip.to_string(), rule.port)),
+        (None, Some(address)) => Ok((address.ip.to_string(), 22)),
+        (None, None) => Err(JobError::fatal(
+            "there is no way in: the bastion has no public address and no load balancer port leads to its port 22",
+        )),
+    }
+}
+
+impl fmt::Debug for World {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("World")
+            .field("clo", &self.clo)
+            .field("dialer", &self.dialer)
+            .field("ssh_key", &self.ssh_key.is_some())
+            .field("access", &self.access)
+            .finish_non_exhaustive()
+    }
+}
+
+impl From<CloError> for JobError {
+    fn from(error: CloError) -> Self {
+        let after = error.retry_after();
+        // The API says "not now" by 4xx codes too (a volume that is not yet available), so only
+        // what is certainly wrong with us ends the job at once.
+        let hopeless = matches!(error.status(), Some(401 | 402 | 403))
+            || matches!(error, CloError::Invalid { .. });
+        let ambiguous = error.is_ambiguous();
+        let mut job = if hopeless {
+            Self::fatal(error)
+        } else {
+            Self::retry(error)
+        };
+        if let (crate::engine::Again::Retry { .. }, Some(_)) = (&job.again, after) {
+            job.again = crate::engine::Again::Retry { after };
+        }
+        job.leaves(if ambiguous {
+            jobs::record::LeftBehind::Unknown
+        } else {
+            jobs::record::LeftBehind::Resources
+        })
+    }
+}
+
+impl From<SshError> for JobError {
+    fn from(error: SshError) -> Self {
+        // A host that shows another key may be somebody else: never go on by itself.
+        if error.is_host_key_mismatch() {
+            Self::needs_approval(error)
+        } else {
+            Self::retry(error)
+        }
+    }
+}
+
+impl From<KeyError> for JobError {
+    fn from(error: KeyError) -> Self {
+        Self::fatal(error)
+    }
+}

@@ -49,8 +49,9 @@ pub struct NodeRecord {
     /// Its public address, if it has one of its own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub external: Option<Address>,
-    /// The SSH host key (OpenSSH line) that we gave the server. Connections with another key are refused.
-    pub host_key: String,
+    /// The SSH host keys (OpenSSH lines) that we may have given the server: one, or a few when an
+    /// answer of the cloud was lost. Connections with any other key are refused.
+    pub host_keys: Vec<String>,
     /// The user to log in as.
     pub ssh_user: String,
     /// Data volumes by disk name of the spec.

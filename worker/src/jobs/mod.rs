@@ -1,27 +1,49 @@
-//! The jobs: one file a kind, read from top to bottom.
+//! The jobs: one file (or folder) a kind, read from top to bottom.
 //!
 //! A new kind is a variant of [`Job`], a file here, and its lines in [`run`] and [`steps`]; the
 //! compiler lists the places.
 
 pub mod demo;
+pub mod load_balancer;
+pub mod mount;
+pub mod permissions;
+pub mod provision;
+pub mod reachability;
+pub mod report;
 
+use futures::FutureExt;
+use futures::future::BoxFuture;
 use jobs::message::Job;
 
 use crate::engine::{Ctx, JobError, Proven};
 
 /// Runs a job's function: straight-line code that is run again from the top in every turn.
-pub async fn run(ctx: &Ctx, job: &Job) -> Result<Proven, JobError> {
-    match job {
-        Job::Demo(demo) => demo::run(ctx, demo).await,
-        _ => Err(JobError::fatal("not yet")),
-    }
+pub fn run<'a>(ctx: &'a Ctx, job: &'a Job) -> BoxFuture<'a, Result<Proven, JobError>> {
+    let run = async move {
+        match job {
+            Job::Provision(on) => provision::run(ctx, on).await,
+            Job::LoadBalancer => load_balancer::run(ctx).await,
+            Job::Reachability(on) => reachability::run(ctx, on).await,
+            Job::Mount(on) => mount::run(ctx, on).await,
+            Job::Permissions(on) => permissions::run(ctx, on).await,
+            Job::Report => report::run(ctx).await,
+            Job::Demo(demo) => demo::run(ctx, demo).await,
+        }
+    };
+    // Boxed: the engine need not know how large the largest job is.
+    run.boxed()
 }
 
 /// The step names a kind knows: the part of a step's key before the first `/`. Stored in records
 /// and never renamed; a record with other ones is parked.
 pub fn steps(job: &Job) -> &'static [&'static str] {
     match job {
+        Job::Provision(_) => provision::STEPS,
+        Job::LoadBalancer => load_balancer::STEPS,
+        Job::Reachability(_) => reachability::STEPS,
+        Job::Mount(_) => mount::STEPS,
+        Job::Permissions(_) => permissions::STEPS,
+        Job::Report => report::STEPS,
         Job::Demo(_) => demo::STEPS,
-        _ => &[],
     }
 }

@@ -4,6 +4,7 @@
 //! keep a small state of disks, file systems and files; [`real`] hosts are Linux namespaces with
 //! their own sshd and loop-device disks. Tests and simulator do not know which they drive.
 
+pub mod real;
 pub mod simulated;
 
 use std::collections::BTreeMap;

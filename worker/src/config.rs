@@ -1,0 +1,354 @@
+//! The settings that worker and command line share: flags, then the environment, then defaults.
+//!
+//! Empty values count as absent, since CI systems set variables that have none. An error names the
+//! variable and the flag; secrets show in no `Debug` output and in no error.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use clap::Args;
+use jobs::queue::{Queue, Rabbit, RabbitConfig};
+use jobs::store::{Credentials, Secret, Store, StoreConfig};
+
+use crate::cloud::clo::{Clo, CloConfig, Token};
+use crate::net::Dialer;
+use crate::ssh::keys::{load_private_key, parse_private_key};
+use crate::world::{Access, World};
+
+/// One S3 request for a record may take this long; the store repeats it. Well below a lease.
+const S3_TIMEOUT: Duration = Duration::from_secs(4);
+
+/// A setting that is missing or makes no sense.
+#[derive(Debug, thiserror::Error)]
+#[error("{reason}")]
+pub struct SettingError {
+    /// What is wrong.
+    pub reason: String,
+    /// What to do about it.
+    pub hint: Option<String>,
+}
+
+impl SettingError {
+    fn new(reason: impl Into<String>) -> Self {
+        Self {
+            reason: reason.into(),
+            hint: None,
+        }
+    }
+
+    fn hint(self, hint: impl Into<String>) -> Self {
+        Self {
+            hint: Some(hint.into()),
+            ..self
+        }
+    }
+}
+
+/// The bucket that holds all state.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Store")]
+pub struct StoreArgs {
+    /// URL of the S3 service; AWS' own when absent
+    #[arg(long, env = "S3_ENDPOINT", value_name = "URL", hide_short_help = true)]
+    s3_endpoint: Option<String>,
+    /// The bucket that holds all state
+    #[arg(long, env = "S3_BUCKET", value_name = "NAME", hide_short_help = true)]
+    s3_bucket: Option<String>,
+    /// Access key; without keys, AWS' own chain of credentials is asked
+    #[arg(
+        long,
+        env = "S3_ACCESS_KEY",
+        value_name = "KEY",
+        hide_env_values = true,
+        hide_short_help = true
+    )]
+    s3_access_key: Option<String>,
+    /// Secret key
+    #[arg(
+        long,
+        env = "S3_SECRET_KEY",
+        value_name = "KEY",
+        hide_env_values = true,
+        hide_short_help = true
+    )]
+    s3_secret_key: Option<Hidden>,
+    /// Region
+    #[arg(
+        long,
+        env = "S3_REGION",
+        value_name = "NAME",
+        default_value = "us-east-1",
+        hide_short_help = true
+    )]
+    s3_region: String,
+    /// Everything lies below this prefix of the bucket
+    #[arg(long, env = "S3_PREFIX", value_name = "PREFIX", hide_short_help = true)]
+    s3_prefix: Option<String>,
+    /// `https://host/bucket` instead of `https://bucket.host`; the default when there is an endpoint
+    #[arg(long, env = "S3_PATH_STYLE", value_name = "BOOL", num_args = 0..=1, default_missing_value = "true",
+          value_parser = clap::builder::BoolishValueParser::new(), hide_short_help = true)]
+    s3_path_style: Option<bool>,
+}
+
+impl StoreArgs {
+    /// The checked settings.
+    pub fn config(&self) -> Result<StoreConfig, SettingError> {
+        let given = |text: &Option<String>| text.clone().filter(|text| !text.is_empty());
+        let bucket = given(&self.s3_bucket).ok_or_else(|| {
+            SettingError::new("there is no bucket to work with")
+                .hint("set S3_BUCKET or give --s3-bucket; `rekindle doctor` checks the connections")
+        })?;
+        let secret = self.s3_secret_key.as_ref().filter(|key| !key.0.is_empty());
+        let credentials = match (given(&self.s3_access_key), secret) {
+            (Some(access), Some(secret)) => Credentials::Keys {
+                access,
+                secret: Secret::new(secret.0.clone()),
+            },
+            (None, None) => Credentials::Aws,
+            (Some(_), None) => {
+                return Err(half("S3_ACCESS_KEY", "S3_SECRET_KEY", "--s3-secret-key"));
+            }
+            (None, Some(_)) => {
+                return Err(half("S3_SECRET_KEY", "S3_ACCESS_KEY", "--s3-access-key"));
+            }
+        };
+        let endpoint = given(&self.s3_endpoint);
+        Ok(StoreConfig {
+            path_style: self.s3_path_style.unwrap_or(endpoint.is_some()),
+            endpoint,
+            bucket,
+            credentials,
+            region: self.s3_region.clone(),
+            prefix: self.s3_prefix.clone().unwrap_or_default(),
+            timeout: S3_TIMEOUT,
+        })
+    }
+
+    /// The store; does not talk to it yet.
+    pub async fn connect(&self) -> Result<Store, SettingError> {
+        Store::connect(&self.config()?)
+            .await
+            .map_err(|e| SettingError::new(e.to_string()))
+    }
+}
+
+/// The broker.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Queue")]
+pub struct QueueArgs {
+    /// URL of the broker, `amqp://USER:PASSWORD@HOST:PORT/VHOST`
+    #[arg(
+        long,
+        env = "AMQP_URL",
+        value_name = "URL",
+        hide_env_values = true,
+        hide_short_help = true
+    )]
+    amqp_url: Option<Hidden>,
+    /// Name of the queue
+    #[arg(
+        long = "queue",
+        env = "REKINDLE_QUEUE",
+        value_name = "NAME",
+        default_value = "rekindle.jobs",
+        hide_short_help = true
+    )]
+    queue: String,
+}
+
+impl QueueArgs {
+    /// The queue; does not connect yet.
+    pub fn connect(&self) -> Result<Arc<dyn Queue>, SettingError> {
+        match self.amqp_url.as_ref().filter(|url| !url.0.is_empty()) {
+            None => Err(SettingError::new("there is no broker to post to").hint(
+                "set AMQP_URL or give --amqp-url; `--here` runs the jobs in this process instead",
+            )),
+            Some(url) => Ok(Arc::new(
+                Rabbit::new(RabbitConfig {
+                    queue: self.queue.clone(),
+                    ..RabbitConfig::new(url.0.clone())
+                })
+                .map_err(|e| SettingError::new(e.to_string()))?,
+            )),
+        }
+    }
+}
+
+/// The cloud that servers come from.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Cloud")]
+pub struct CloudArgs {
+    /// URL of the cloud's API
+    #[arg(long, env = "CLO_URL", value_name = "URL", hide_short_help = true)]
+    clo_url: Option<String>,
+    /// Token of the cloud's API
+    #[arg(
+        long,
+        env = "CLO_AUTH_TOKEN",
+        value_name = "TOKEN",
+        hide_env_values = true,
+        hide_short_help = true
+    )]
+    clo_auth_token: Option<Hidden>,
+    /// The cloud project (object) that servers live in
+    #[arg(long, env = "CLO_OBJECT_ID", value_name = "ID", hide_short_help = true)]
+    clo_object_id: Option<String>,
+}
+
+impl CloudArgs {
+    /// The cloud, or nothing when it is not set at all. Sends nothing yet.
+    pub fn connect(&self) -> Result<Option<Clo>, SettingError> {
+        let token = self
+            .clo_auth_token
+            .as_ref()
+            .filter(|token| !token.0.is_empty());
+        let project = self.clo_object_id.as_ref().filter(|id| !id.is_empty());
+        let (token, project) = match (token, project) {
+            (Some(token), Some(project)) => (token, project),
+            (None, None) => return Ok(None),
+            (Some(_), None) => {
+                return Err(half("CLO_AUTH_TOKEN", "CLO_OBJECT_ID", "--clo-object-id"));
+            }
+            (None, Some(_)) => {
+                return Err(half("CLO_OBJECT_ID", "CLO_AUTH_TOKEN", "--clo-auth-token"));
+            }
+        };
+        let mut config = CloConfig::new(Token::new(&token.0), project);
+        if let Some(url) = self.clo_url.as_ref().filter(|url| !url.is_empty()) {
+            config.url.clone_from(url);
+        }
+        let clo =
+            Clo::new(config).map_err(|error| SettingError::new(format!("failed to {error}")))?;
+        Ok(Some(clo))
+    }
+}
+
+/// How workers come to the hosts.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Hosts")]
+pub struct HostArgs {
+    /// The SSH private key (OpenSSH PEM) itself
+    #[arg(
+        long,
+        env = "SSH_PRIVATE_KEY",
+        value_name = "PEM",
+        hide_env_values = true,
+        hide = true
+    )]
+    ssh_private_key: Option<Hidden>,
+    /// File with the SSH private key
+    #[arg(
+        long,
+        env = "SSH_PRIVATE_KEY_FILE",
+        value_name = "FILE",
+        hide_short_help = true
+    )]
+    ssh_private_key_file: Option<std::path::PathBuf>,
+    /// `bastion`: through the bastion; `direct`: straight to the private addresses, as on the bastion
+    #[arg(
+        long,
+        env = "REKINDLE_SSH_ACCESS",
+        value_name = "WAY",
+        default_value = "bastion",
+        hide_short_help = true
+    )]
+    ssh_access: Way,
+    /// SOCKS5 proxy for connections to hosts, `socks5://HOST:PORT`
+    #[arg(
+        long,
+        env = "REKINDLE_PROXY",
+        value_name = "URL",
+        hide_env_values = true,
+        hide_short_help = true
+    )]
+    proxy: Option<Hidden>,
+}
+
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+enum Way {
+    Bastion,
+    Direct,
+}
+
+/// What jobs work on.
+#[derive(Debug, Clone, Args)]
+pub struct WorldArgs {
+    /// The cloud.
+    #[command(flatten)]
+    pub cloud: CloudArgs,
+    /// The hosts.
+    #[command(flatten)]
+    pub hosts: HostArgs,
+    /// Longest time in milliseconds between two looks at something that is being built
+    #[arg(long, env = "REKINDLE_POLL_MS", value_name = "MS", hide = true)]
+    poll_ms: Option<u64>,
+}
+
+impl WorldArgs {
+    /// Clients and keys; connects to nothing yet.
+    pub fn world(&self) -> Result<World, SettingError> {
+        let hosts = &self.hosts;
+        let wrong = |e: &dyn std::fmt::Display| SettingError::new(format!("failed to {e}"));
+        let pem = hosts
+            .ssh_private_key
+            .as_ref()
+            .filter(|key| !key.0.is_empty());
+        let file = hosts
+            .ssh_private_key_file
+            .as_ref()
+            .filter(|path| !path.as_os_str().is_empty());
+        let ssh_key = match (pem, file) {
+            (Some(_), Some(_)) => {
+                return Err(SettingError::new(
+                    "SSH_PRIVATE_KEY and SSH_PRIVATE_KEY_FILE are both set",
+                )
+                .hint("set one of them"));
+            }
+            (Some(pem), None) => {
+                Some(parse_private_key(&pem.0, "SSH_PRIVATE_KEY").map_err(|e| wrong(&e))?)
+            }
+            (None, Some(path)) => Some(load_private_key(path).map_err(|e| wrong(&e))?),
+            (None, None) => None,
+        };
+        let dialer = match hosts.proxy.as_ref().filter(|url| !url.0.is_empty()) {
+            Some(url) => Dialer::through(&url.0)
+                .map_err(|e| SettingError::new(format!("REKINDLE_PROXY: {e}")))?,
+            None => Dialer::direct(),
+        };
+        let access = match hosts.ssh_access {
+            Way::Bastion => Access::Bastion,
+            Way::Direct => Access::Direct,
+        };
+        let mut world = World::default();
+        world.clo = self.cloud.connect()?;
+        world.dialer = dialer;
+        world.ssh_key = ssh_key;
+        world.access = access;
+        world.poll = self.poll_ms.map(Duration::from_millis);
+        if let Some(poll) = world.poll {
+            world.settle.every = poll;
+        }
+        Ok(world)
+    }
+}
+
+/// A secret as clap keeps it: it shows in no `Debug` output and in no error message.
+#[derive(Clone)]
+pub struct Hidden(String);
+
+impl From<String> for Hidden {
+    fn from(text: String) -> Self {
+        Self(text)
+    }
+}
+
+impl std::fmt::Debug for Hidden {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("(secret)")
+    }
+}
+
+fn half(there: &str, missing: &str, flag: &str) -> SettingError {
+    SettingError::new(format!("{there} is set, {missing} is not"))
+        .hint(format!("set {missing} (or {flag}) too, or neither of them"))
+}

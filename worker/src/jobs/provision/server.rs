@@ -1,0 +1,387 @@
+//! One node's server: image and key pair by name, a host key of ours, exactly one create.
+
+use std::time::Duration;
+
+use jobs::spec::{Node, Storage};
+use serde::{Deserialize, Serialize};
+
+use super::building;
+use crate::cloud::clo::{
+    Clo, Flavor, Made, NewDisk, NewServer, Server, ServerStatus, adopt_or_create,
+};
+use crate::cluster::Cluster;
+use crate::engine::{Ctx, JobError, Poll};
+use crate::ssh::keys::{HostKey, generate_host_key};
+
+/// The server of a node, with the host keys it may show.
+#[derive(Debug, Clone)]
+pub(super) struct NodeServer {
+    pub(super) id: String,
+    pub(super) host_keys: Vec<String>,
+    /// We made it in this recovery: its local disks are blank.
+    pub(super) fresh: bool,
+}
+
+/// What was decided before the server was touched.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(tag = "decided", rename_all = "kebab-case")]
+enum Intent {
+    /// It is there and we know its host keys.
+    Adopt { id: String, host_keys: Vec<String> },
+    /// It is not there; it will be made with this host key.
+    Create { host_key: String },
+}
+
+/// How the build of a server ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum Built {
+    Active,
+    Failed,
+}
+
+/// Servers that go to ERROR are replaced, but not for ever. A host key that died with its process
+/// before its server was made costs an attempt too.
+const ATTEMPTS: u32 = 6;
+
+/// The image by what it is: ids differ between projects and change over time.
+pub(super) async fn find_image(ctx: &Ctx, clo: &Clo) -> Result<String, JobError> {
+    let want = &ctx.spec().servers.image;
+    let same =
+        |a: &Option<String>, b: &str| a.as_deref().is_some_and(|a| a.eq_ignore_ascii_case(b));
+    let images = clo.list_images().await?;
+    let fits = images.iter().filter(|image| {
+        let os = image.operation_system.as_ref();
+        os.is_some_and(|os| {
+            same(&os.distribution, &want.distribution) && same(&os.version, &want.version)
+        })
+    });
+    // The same system may be there several times; the list is sorted, so all nodes take the same.
+    match fits.map(|image| image.id.clone()).next() {
+        Some(id) => Ok(id),
+        None => {
+            let have = images.iter().filter_map(|i| {
+                let os = i.operation_system.as_ref()?;
+                Some(format!(
+                    "{} {}",
+                    os.distribution.as_deref()?,
+                    os.version.as_deref()?
+                ))
+            });
+            let have = have.collect::<Vec<_>>().join(", ");
+            Err(JobError::fatal(format!(
+                "the project has no image {} {} (servers.image); it has {have}",
+                want.distribution, want.version
+            )))
+        }
+    }
+}
+
+/// The key pair by name, made from our own key when there is none. One of that name with another
+/// key is an error: servers made with it would not let us in.
+pub(super) async fn ensure_keypair(ctx: &Ctx, clo: &Clo) -> Result<String, JobError> {
+    let name = &ctx.spec().servers.keypair;
+    let ours = ctx
+        .world()
+        .ssh_key()?
+        .public_key()
+        .to_openssh()
+        .map_err(JobError::fatal)?;
+    // The same words without the comment.
+    let essence = |line: &str| {
+        line.split_whitespace()
+            .take(2)
+            .collect::<Vec<_>>()
+            .join(" ")
+    };
+    let with_name = || async {
+        let named = clo
+            .list_keypairs()
+            .await?
+            .into_iter()
+            .filter(|pair| pair.name == *name)
+            .collect::<Vec<_>>();
+        // Many nodes may have made it at the same time: the same key under the same name is the
+        // same for our purpose, and the first by id is everybody's choice.
+        let same = |pair: &crate::cloud::clo::Keypair| {
+            pair.public_key
+                .as_deref()
+                .is_some_and(|line| essence(line) == essence(&ours))
+        };
+        Ok(match named.iter().find(|pair| same(pair)) {
+            Some(pair) => vec![pair.clone()],
+            None => named,
+        })
+    };
+    let made = adopt_or_create(
+        &format!("key pair {name}"),
+        with_name,
+        || clo.create_keypair(name, &ours),
+        ctx.world().settle,
+    )
+    .await?;
+    match made {
+        Made::Created(id) => Ok(id),
+        Made::Adopted(pair) => match &pair.public_key {
+            Some(line) if essence(line) != essence(&ours) => Err(JobError::fatal(format!(
+                "key pair `{name}` (servers.keypair) of the project has another public key than this worker's SSH key"
+            ))),
+            _ => Ok(pair.id),
+        },
+    }
+}
+
+/// Finds or makes the server and waits until it is up.
+pub(super) async fn ensure(
+    ctx: &Ctx,
+    clo: &Clo,
+    node: &Node,
+    image: &str,
+    keypair: &str,
+) -> Result<NodeServer, JobError> {
+    let mut keys: Vec<String> = Vec::new();
+    for attempt in 0..ATTEMPTS {
+        // The private half never leaves this process but in the server's user data.
+        let mut private: Option<HostKey> = None;
+        let intent: Intent = ctx
+            .step(("server-intent", attempt), || {
+                decide(ctx, clo, node, &mut private)
+            })
+            .await?;
+        let (id, fresh) = match intent {
+            Intent::Adopt { id, host_keys } => {
+                keys = host_keys;
+                (id, false)
+            }
+            Intent::Create { host_key } => {
+                keys.push(host_key);
+                let made: Option<String> = ctx
+                    .step(("server", attempt), || {
+                        make(ctx, clo, node, image, keypair, private)
+                    })
+                    .await?;
+                match made {
+                    Some(id) => (id, true),
+                    // The key of this intent is lost and no server was made with it.
+                    None => continue,
+                }
+            }
+        };
+        let built = ctx
+            .wait(("active", attempt), building(ctx), || look(clo, &id))
+            .await?;
+        if built == Built::Active {
+            return Ok(NodeServer {
+                id,
+                host_keys: keys,
+                fresh,
+            });
+        }
+        if !fresh {
+            let text = format!(
+                "server {id} of node `{}` is in ERROR; look at it in the cloud, delete it, then `rekindle retry --from server-intent/{attempt}`",
+                node.name
+            );
+            return Err(JobError::needs_approval(text));
+        }
+        ctx.step(("discard", attempt), || discard(clo, node, &id))
+            .await?;
+    }
+    Err(JobError::fatal(format!(
+        "{ATTEMPTS} servers of node `{}` could not be built",
+        node.name
+    )))
+}
+
+/// Looks, and decides: by the id that we have on record, else by name.
+async fn decide(
+    ctx: &Ctx,
+    clo: &Clo,
+    node: &Node,
+    private: &mut Option<HostKey>,
+) -> Result<Intent, JobError> {
+    let record = Cluster::of(ctx).node(&node.name).await?;
+    if let Some(record) = &record
+        && let Some(server) = clo.server(&record.server).await?
+        && server.status != ServerStatus::Deleting
+    {
+        if server.name != node.name.as_str() {
+            return Err(JobError::needs_approval(format!(
+                "server {} is on record for `{}` but is called `{}`",
+                server.id, node.name, server.name
+            )));
+        }
+        return Ok(Intent::Adopt {
+            id: server.id,
+            host_keys: record.host_keys.clone(),
+        });
+    }
+    let named = clo.servers_named(node.name.as_str()).await?;
+    if let Some(stranger) = named.iter().find(|s| s.status != ServerStatus::Deleting) {
+        return Err(JobError::needs_approval(format!(
+            "the cloud has a server `{}` ({}) that we have no record of, so its host key cannot be verified: delete or rename it",
+            node.name, stranger.id
+        )));
+    }
+    let key = generate_host_key()?;
+    let host_key = key.public.clone();
+    *private = Some(key);
+    Ok(Intent::Create { host_key })
+}
+
+/// Makes the server, or finds the one that an earlier try of ours made. `None` when there is none
+/// and the key for it is gone: then the next intent begins with a new key.
+async fn make(
+    ctx: &Ctx,
+    clo: &Clo,
+    node: &Node,
+    image: &str,
+    keypair: &str,
+    private: Option<HostKey>,
+) -> Result<Option<String>, JobError> {
+    let named = || clo.servers_named(node.name.as_str());
+    let settle = ctx.world().settle;
+    let Some(key) = private else {
+        let looks = settle.after_a_lost_turn();
+        for n in 0..looks.looks_before.max(1) {
+            if n > 0 {
+                tokio::time::sleep(looks.every).await;
+            }
+            let found: Vec<Server> = named().await?;
+            if found.len() > 1 {
+                let ids = found
+                    .iter()
+                    .map(|s| s.id.as_str())
+                    .collect::<Vec<_>>()
+                    .join(", ");
+                return Err(JobError::needs_approval(format!(
+                    "the cloud has several servers called `{}`: {ids}",
+                    node.name
+                )));
+            }
+            if let Some(server) = found.into_iter().next() {
+                return Ok(Some(server.id));
+            }
+        }
+        return Ok(None);
+    };
+    let new = NewServer {
+        name: node.name.to_string(),
+        flavor: Flavor {
+            ram: node.ram_gb,
+            vcpus: node.vcpus,
+            cpu_type: None,
+        },
+        image: Some(image.to_owned()),
+        storages: disks(node),
+        addresses: Vec::new(),
+        keypairs: vec![keypair.to_owned()],
+        user_data: Some(user_data(&key)),
+    };
+    let made = adopt_or_create(
+        &format!("server {}", node.name),
+        named,
+        || clo.create_server(&new),
+        settle,
+    )
+    .await?;
+    Ok(Some(made.id().to_owned()))
+}
+
+/// The boot disk, and the disks that live and die with the server.
+fn disks(node: &Node) -> Vec<NewDisk> {
+    let word = |storage: Storage| match storage {
+        Storage::Network => "storage",
+        Storage::Local => "local",
+    };
+    let boot = NewDisk {
+        size: node.boot_disk.size_gb.into(),
+        bootable: true,
+        storage_type: word(node.boot_disk.storage).into(),
+    };
+    let local = node
+        .data_disks
+        .iter()
+        .filter(|disk| disk.storage == Storage::Local);
+    let local = local.map(|disk| NewDisk {
+        size: disk.size_gb.into(),
+        bootable: false,
+        storage_type: word(Storage::Local).into(),
+    });
+    std::iter::once(boot).chain(local).collect()
+}
+
+/// cloud-init's `ssh` module takes the host key from here and makes no other one.
+/// Source: cloud-init documentation, module "SSH", keys `ssh_deletekeys` and `ssh_keys`.
+fn user_data(key: &HostKey) -> String {
+    let indented: String = key
+        .private
+        .expose()
+        .lines()
+        .map(|line| format!("    {line}\n"))
+        .collect();
+    format!(
+        "#cloud-config\nssh_deletekeys: true\ndisable_root: false\nssh_keys:\n  ed25519_private: |\n{indented}  ed25519_public: {}\n",
+        key.public
+    )
+}
+
+async fn look(clo: &Clo, id: &str) -> Result<Poll<Built>, JobError> {
+    Ok(match clo.server(id).await? {
+        // A read right after the create may lag behind; the deadline decides.
+        None => Poll::Pending(format!("the cloud does not show server {id}")),
+        Some(server) => match server.status {
+            ServerStatus::Active => Poll::Ready(Built::Active),
+            ServerStatus::Error => Poll::Ready(Built::Failed),
+            other => Poll::Pending(format!("server {id} is {other}")),
+        },
+    })
+}
+
+/// Deletes a server that we made in this recovery and that never came up, with its boot disk.
+/// No data volume was attached to it: that comes later.
+async fn discard(clo: &Clo, node: &Node, id: &str) -> Result<(), JobError> {
+    let Some(server) = clo.server(id).await? else {
+        return Ok(());
+    };
+    if server.name != node.name.as_str() {
+        return Err(JobError::fatal(format!(
+            "server {id} is called `{}`, not `{}`: it is left alone",
+            server.name, node.name
+        )));
+    }
+    let mut boot = Vec::new();
+    for disk in server.network_volumes() {
+        if clo
+            .volume(disk)
+            .await?
+            .is_some_and(|volume| volume.bootable)
+        {
+            boot.push(disk);
+        }
+    }
+    clo.delete_server(id, &boot, &[]).await?;
+    for _ in 0..60 {
+        match clo.server(id).await? {
+            None => return Ok(()),
+            Some(_) => tokio::time::sleep(Duration::from_secs(1)).await,
+        }
+    }
+    Err(JobError::retry(format!(
+        "server {id} is still being deleted"
+    )))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn user_data_is_a_cloud_config_with_the_host_key() {
+        let key = generate_host_key().expect("a key");
+        let text = user_data(&key);
+        assert!(text.starts_with("#cloud-config\n"));
+        assert!(text.contains("  ed25519_private: |\n    -----BEGIN OPENSSH PRIVATE KEY-----\n"));
+        assert!(text.contains(&format!("  ed25519_public: {}\n", key.public)));
+    }
+}

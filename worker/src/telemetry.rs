@@ -1,0 +1,21 @@
+//! Logs: one line an event on stderr, as text or (with `REKINDLE_LOG_FORMAT=json`) as JSON.
+
+use tracing_subscriber::EnvFilter;
+
+/// Starts logging. `RUST_LOG` chooses what is shown; the default is `info` of ours and `warn` of
+/// libraries. Begins before the command line is read, so it reads the environment itself.
+pub fn init(crate_name: &str) {
+    let quiet = format!("warn,{crate_name}=info,worker=info,jobs=info,enqueue=info,lapin=off");
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(quiet));
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr);
+    let json = std::env::var("REKINDLE_LOG_FORMAT")
+        .is_ok_and(|format| format.eq_ignore_ascii_case("json"));
+    // A second call (in tests) keeps the first one's choice.
+    let _ = if json {
+        builder.json().flatten_event(true).try_init()
+    } else {
+        builder.try_init()
+    };
+}
