@@ -1,0 +1,349 @@
+//! The command line as clap sees it. What the commands do stands in `commands`.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
+use jiff::SignedDuration;
+use jobs::ids::{ClusterName, JobName, NodeName, RecoveryId, StepKey};
+use jobs::spec::Role;
+
+use crate::config::{CloudArgs, QueueArgs, StoreArgs};
+
+/// Brings Kubernetes clusters back from what is in S3: posts jobs, controls recoveries, reads state
+#[derive(Debug, Parser)]
+#[command(name = "rekindle", version, after_help = crate::exit::HELP)]
+pub(crate) struct Cli {
+    /// How results are printed; logs and errors go to stderr
+    #[arg(
+        long,
+        global = true,
+        value_enum,
+        default_value_t,
+        value_name = "FORMAT"
+    )]
+    pub(crate) output: Format,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// How results are printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub(crate) enum Format {
+    /// For people
+    #[default]
+    Text,
+    /// One JSON document; `watch` prints JSON lines
+    Json,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Start the recovery of a whole cluster, or attach to it
+    Recover(Recover),
+    /// Create or adopt servers, volumes and addresses of some nodes
+    Provision(OnNodes),
+    /// Make the load balancer and its rules right
+    LoadBalancer(Single),
+    /// Prove that SSH answers on some nodes with the pinned host key
+    Reachability(OnNodes),
+    /// Mount the data volumes of some nodes
+    Mount(OnNodes),
+    /// Set owner, group and mode of some nodes' mount points
+    Permissions(OnNodes),
+    /// Write a report
+    Report(Single),
+    /// Run a job without effects, to watch crash and resume
+    Demo(DemoJob),
+    /// Show the jobs of a plan and what each one needs; changes nothing
+    Plan(Plan),
+    /// Check a spec and a plan; every problem with its path
+    Validate(Validate),
+    /// Show a recovery: each job, and why it stands where it stands
+    Status(Status),
+    /// Follow a recovery until it is settled
+    Watch(Watch),
+    /// Put failed jobs back, and post every job that is due
+    Retry(Retry),
+    /// End a recovery: running jobs stop at their next step
+    Cancel(Control),
+    /// Let no job of a recovery begin another step
+    Pause(Control),
+    /// Let a paused recovery go on
+    Resume(Resume),
+    /// List clusters and their recoveries
+    List(List),
+    /// Check the connections to store, queue and cloud
+    Doctor(Doctor),
+    /// Print the completion script of a shell
+    Completions(Completions),
+    /// Print the JSON schema of cluster.yaml
+    Schema,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Recover {
+    #[command(flatten)]
+    pub(crate) cluster: Cluster,
+    /// The cluster's spec
+    #[arg(long, value_name = "FILE")]
+    pub(crate) spec: PathBuf,
+    /// The plan; the built-in one for a whole recovery when absent
+    #[arg(long, value_name = "FILE")]
+    pub(crate) plan: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) begin: Begin,
+}
+
+/// What every command that starts a recovery takes.
+#[derive(Debug, Args)]
+pub(crate) struct Begin {
+    /// Idempotency key: the same key of the same cluster is the same recovery
+    #[arg(long, value_name = "TEXT", value_parser = clap::builder::NonEmptyStringValueParser::new())]
+    pub(crate) key: Option<String>,
+    #[command(flatten)]
+    pub(crate) follow: Follow,
+}
+
+/// What every command that posts takes.
+#[derive(Debug, Args)]
+pub(crate) struct Follow {
+    /// Wait until the recovery is settled
+    #[arg(long)]
+    pub(crate) wait: bool,
+    /// Give up waiting after this time, for example `90s`, `30m` or `2h`
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    pub(crate) timeout: Option<Duration>,
+    /// Run the jobs in this process, without a broker; the state is in S3 all the same
+    #[arg(long)]
+    pub(crate) here: bool,
+    #[command(flatten)]
+    pub(crate) store: StoreArgs,
+    #[command(flatten)]
+    pub(crate) queue: QueueArgs,
+    #[command(flatten)]
+    pub(crate) cloud: CloudArgs,
+}
+
+impl Follow {
+    /// Whether the command goes on until the recovery is settled.
+    pub(crate) fn waits(&self) -> bool {
+        self.wait || self.here
+    }
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Cluster {
+    /// The cluster
+    #[arg(long = "cluster", env = "REKINDLE_CLUSTER", value_name = "NAME")]
+    pub(crate) name: ClusterName,
+}
+
+/// A recovery that is there already.
+#[derive(Debug, Args)]
+pub(crate) struct Target {
+    #[command(flatten)]
+    pub(crate) cluster: Cluster,
+    /// The recovery; the active one when absent, or else the last one
+    #[arg(long, value_name = "ID")]
+    pub(crate) recovery: Option<RecoveryId>,
+}
+
+/// A single job for the whole cluster.
+#[derive(Debug, Args)]
+pub(crate) struct Single {
+    #[command(flatten)]
+    pub(crate) cluster: Cluster,
+    /// The cluster's spec; the one that was applied last when absent
+    #[arg(long, value_name = "FILE")]
+    pub(crate) spec: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) begin: Begin,
+}
+
+/// One job for each chosen node.
+#[derive(Debug, Args)]
+#[command(group(ArgGroup::new("nodes").required(true).multiple(true).args(["node", "group", "role", "all"])))]
+pub(crate) struct OnNodes {
+    #[command(flatten)]
+    pub(crate) select: Select,
+    #[command(flatten)]
+    pub(crate) single: Single,
+}
+
+/// Chooses nodes: the union of what is named.
+#[derive(Debug, Default, Args)]
+pub(crate) struct Select {
+    /// A node, by name; may be repeated
+    #[arg(long, value_name = "NAME")]
+    pub(crate) node: Vec<NodeName>,
+    /// All nodes of a group (prefix); may be repeated
+    #[arg(long, value_name = "PREFIX")]
+    pub(crate) group: Vec<String>,
+    /// All nodes of a role: master, worker or bastion
+    #[arg(long, value_name = "ROLE", value_parser = role)]
+    pub(crate) role: Vec<Role>,
+    /// All nodes
+    #[arg(long, conflicts_with_all = ["node", "group", "role"])]
+    pub(crate) all: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DemoJob {
+    /// How many steps it has
+    #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub(crate) steps: u32,
+    /// How long each step takes
+    #[arg(long, value_name = "MS", default_value_t = 200, value_parser = clap::value_parser!(u64).range(..=3_600_000))]
+    pub(crate) step_ms: u64,
+    /// The step, from 0, at which the worker process aborts
+    #[arg(long, value_name = "STEP")]
+    pub(crate) abort_at: Option<u32>,
+    /// The step, from 0, that fails for good
+    #[arg(long, value_name = "STEP")]
+    pub(crate) fail_at: Option<u32>,
+    #[command(flatten)]
+    pub(crate) select: Select,
+    #[command(flatten)]
+    pub(crate) single: Single,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Plan {
+    /// The cluster's spec
+    #[arg(long, value_name = "FILE")]
+    pub(crate) spec: PathBuf,
+    /// The plan; the built-in one for a whole recovery when absent
+    #[arg(long, value_name = "FILE")]
+    pub(crate) plan: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+#[command(group(ArgGroup::new("files").required(true).multiple(true).args(["spec", "plan"])))]
+pub(crate) struct Validate {
+    /// The cluster's spec
+    #[arg(long, value_name = "FILE")]
+    pub(crate) spec: Option<PathBuf>,
+    /// The plan; checked against the spec when both are given
+    #[arg(long, value_name = "FILE")]
+    pub(crate) plan: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Status {
+    #[command(flatten)]
+    pub(crate) target: Target,
+    /// Show one job with its steps, waits, failure and history
+    #[arg(long, value_name = "JOB")]
+    pub(crate) job: Option<JobName>,
+    #[command(flatten)]
+    pub(crate) store: StoreArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Watch {
+    #[command(flatten)]
+    pub(crate) target: Target,
+    /// Give up after this time, for example `90s`, `30m` or `2h`
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    pub(crate) timeout: Option<Duration>,
+    #[command(flatten)]
+    pub(crate) store: StoreArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Retry {
+    #[command(flatten)]
+    pub(crate) target: Target,
+    /// One job; every job that failed when absent
+    #[arg(long, value_name = "JOB")]
+    pub(crate) job: Option<JobName>,
+    /// Forget the results of this step and of all that finished after it
+    #[arg(long, value_name = "STEP", requires = "job")]
+    pub(crate) from: Option<StepKey>,
+    /// Why; it stays in the job's history
+    #[arg(long, value_name = "TEXT", value_parser = clap::builder::NonEmptyStringValueParser::new())]
+    pub(crate) reason: String,
+    #[command(flatten)]
+    pub(crate) follow: Follow,
+}
+
+/// Commands that set a flag and say why.
+#[derive(Debug, Args)]
+pub(crate) struct Control {
+    #[command(flatten)]
+    pub(crate) target: Target,
+    /// Why; it stays in the recovery's record
+    #[arg(long, value_name = "TEXT", value_parser = clap::builder::NonEmptyStringValueParser::new())]
+    pub(crate) reason: String,
+    #[command(flatten)]
+    pub(crate) store: StoreArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Resume {
+    #[command(flatten)]
+    pub(crate) target: Target,
+    #[command(flatten)]
+    pub(crate) follow: Follow,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct List {
+    /// One cluster only
+    #[arg(long, env = "REKINDLE_CLUSTER", value_name = "NAME")]
+    pub(crate) cluster: Option<ClusterName>,
+    #[command(flatten)]
+    pub(crate) store: StoreArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Doctor {
+    #[command(flatten)]
+    pub(crate) store: StoreArgs,
+    #[command(flatten)]
+    pub(crate) queue: QueueArgs,
+    #[command(flatten)]
+    pub(crate) cloud: CloudArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Completions {
+    /// The shell
+    pub(crate) shell: clap_complete::Shell,
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    let wrong = || "give a time such as `90s`, `30m` or `2h`".to_owned();
+    let parsed: SignedDuration = text.parse().map_err(|_| wrong())?;
+    match Duration::try_from(parsed) {
+        Ok(duration) if !duration.is_zero() => Ok(duration),
+        _ => Err(wrong()),
+    }
+}
+
+fn role(text: &str) -> Result<Role, String> {
+    serde_json::from_value(text.into())
+        .map_err(|_| "there are `master`, `worker` and `bastion`".into())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_definition_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn durations_have_a_unit() {
+        assert_eq!(duration("90s"), Ok(Duration::from_secs(90)));
+        assert_eq!(duration("1h 30m"), Ok(Duration::from_secs(5400)));
+        for bad in ["", "90", "0s", "-5m", "soon"] {
+            assert!(duration(bad).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,43 @@
+//! `rekindle cancel`: running jobs end at their next step. When none runs, the recovery ends here
+//! and now, so that a cluster can be freed without any worker.
+
+use serde_json::json;
+
+use crate::cli::Control;
+use crate::commands::flags;
+use crate::error::CliError;
+use crate::exit::ExitCode;
+use crate::finish::{self, Cancelled};
+use crate::out::Out;
+use crate::view;
+
+pub(crate) async fn run(args: &Control, out: &mut Out) -> Result<ExitCode, CliError> {
+    let store = args.store.connect().await?;
+    let mut snapshot = view::find(&store, &args.target).await?;
+    // The first reason stays; cancelling once more ends what is left.
+    flags::change(&store, &mut snapshot, |flags| {
+        flags.cancelled.get_or_insert_with(|| args.reason.clone());
+    })
+    .await?;
+    let cancelled = finish::cancelled(&store, &snapshot).await?;
+    let (cluster, id) = (&snapshot.record.cluster, &snapshot.record.id);
+    let running = match &cancelled {
+        Cancelled::Ended => &[][..],
+        Cancelled::Running(jobs) => jobs,
+    };
+    let value = json!({
+        "cluster": cluster, "recovery": id, "ended": cancelled == Cancelled::Ended, "running": running,
+    });
+    out.show(&value, || match running {
+        [] => format!("recovery {id} is cancelled and has ended; cluster {cluster} is free"),
+        jobs => {
+            let names: Vec<&str> = jobs.iter().map(|job| job.as_str()).collect();
+            format!(
+                "recovery {id} is cancelled; {} still run and end at their next step. If their workers are \
+                 gone, any worker ends it, or `rekindle cancel` once more after they are settled",
+                names.join(", ")
+            )
+        }
+    });
+    Ok(ExitCode::Done)
+}

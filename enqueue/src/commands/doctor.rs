@@ -1,0 +1,159 @@
+//! `rekindle doctor`: asks each connection whether it works, and says what to do when not.
+
+use std::time::Duration;
+
+use serde::Serialize;
+use serde_json::json;
+use tokio::time::timeout;
+
+use crate::cli::Doctor;
+use crate::error::CliError;
+use crate::exit::ExitCode;
+use crate::out::Out;
+
+/// What one check found.
+#[derive(Debug, Serialize)]
+struct Check {
+    what: &'static str,
+    verdict: Verdict,
+    found: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    next: Option<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+enum Verdict {
+    Ok,
+    Wrong,
+    Skipped,
+}
+
+/// The store repeats failed calls for most of a minute.
+const PATIENCE: Duration = Duration::from_secs(75);
+
+pub(crate) async fn run(args: &Doctor, out: &mut Out) -> Result<ExitCode, CliError> {
+    let (store, queue, cloud) = tokio::join!(
+        check("store", store(args)),
+        check("queue", queue(args)),
+        check("cloud", cloud(args)),
+    );
+    let checks = [store, queue, cloud];
+    let well = checks.iter().all(|check| check.verdict != Verdict::Wrong);
+    out.show(&json!({ "ok": well, "checks": checks }), || {
+        let lines = checks.iter().map(|check| {
+            let verdict = match check.verdict {
+                Verdict::Ok => "ok   ",
+                Verdict::Wrong => "WRONG",
+                Verdict::Skipped => "-    ",
+            };
+            let next = check
+                .next
+                .as_ref()
+                .map_or_else(String::new, |next| format!("\n             {next}"));
+            format!("{verdict}  {}  {}{next}", check.what, check.found)
+        });
+        lines.collect::<Vec<_>>().join("\n")
+    });
+    Ok(if well {
+        ExitCode::Done
+    } else {
+        ExitCode::Failed
+    })
+}
+
+async fn check(
+    what: &'static str,
+    asked: impl Future<Output = Result<(Verdict, String), CliError>>,
+) -> Check {
+    match timeout(PATIENCE, asked).await {
+        Ok(Ok((verdict, found))) => Check {
+            what,
+            verdict,
+            found,
+            next: None,
+        },
+        Ok(Err(error)) => Check {
+            what,
+            verdict: Verdict::Wrong,
+            found: error.message(),
+            next: error
+                .next()
+                .filter(|next| !next.contains("rekindle doctor"))
+                .or_else(|| advice(what)),
+        },
+        Err(_) => Check {
+            what,
+            verdict: Verdict::Wrong,
+            found: format!("no answer within {} s", PATIENCE.as_secs()),
+            next: advice(what),
+        },
+    }
+}
+
+fn advice(what: &str) -> Option<String> {
+    let advice = match what {
+        "store" => {
+            "check S3_ENDPOINT, S3_BUCKET, S3_ACCESS_KEY and S3_SECRET_KEY, and that the bucket exists"
+        }
+        "queue" => "check AMQP_URL: address, user, password and virtual host",
+        _ => "check CLO_URL, CLO_AUTH_TOKEN and CLO_OBJECT_ID",
+    };
+    Some(advice.to_owned())
+}
+
+async fn store(args: &Doctor) -> Result<(Verdict, String), CliError> {
+    let config = args.store.config()?;
+    let store = args.store.connect().await?;
+    store.probe().await?;
+    let clusters = store.clusters().await?.len();
+    let at = config.endpoint.as_deref().unwrap_or("AWS");
+    Ok((
+        Verdict::Ok,
+        format!(
+            "bucket `{}` at {at} lets exactly one writer win; {clusters} clusters",
+            config.bucket
+        ),
+    ))
+}
+
+async fn queue(args: &Doctor) -> Result<(Verdict, String), CliError> {
+    let queue = args.queue.connect()?;
+    let depth = queue.depth().await;
+    queue.close().await;
+    let depth = depth?;
+    let dead = match depth.dead {
+        0 => String::new(),
+        n => format!(", {n} dead: look at why, then `rekindle retry`"),
+    };
+    Ok((
+        Verdict::Ok,
+        format!(
+            "{} messages ready, {} delayed{dead}",
+            depth.ready, depth.delayed
+        ),
+    ))
+}
+
+async fn cloud(args: &Doctor) -> Result<(Verdict, String), CliError> {
+    let Some(clo) = args.cloud.connect()? else {
+        return Ok((
+            Verdict::Skipped,
+            "not set; only workers and `--here` need it".into(),
+        ));
+    };
+    let project = clo
+        .project_detail()
+        .await
+        .map_err(|error| CliError::failed(format!("failed to {error}")))?;
+    let name = project.display_name.unwrap_or(project.name);
+    let stopped = project
+        .stopping_reason
+        .map_or_else(String::new, |why| format!(" ({why})"));
+    let found = format!(
+        "project {} `{name}` is {}{stopped}",
+        project.id, project.status
+    );
+    let well = project.status.eq_ignore_ascii_case("ACTIVE");
+    Ok((if well { Verdict::Ok } else { Verdict::Wrong }, found))
+}

@@ -1,0 +1,49 @@
+//! The commands, one file each.
+
+mod begin;
+mod cancel;
+mod completions;
+mod doctor;
+mod flags;
+mod list;
+mod pause;
+mod plan;
+mod recover;
+mod resume;
+mod retry;
+mod schema;
+mod single;
+mod status;
+mod validate;
+mod watch;
+
+use crate::cli::Command;
+use crate::error::CliError;
+use crate::exit::ExitCode;
+use crate::out::Out;
+
+/// Runs one command.
+pub(crate) async fn run(command: &Command, out: &mut Out) -> Result<ExitCode, CliError> {
+    match command {
+        Command::Recover(args) => recover::run(args, out).await,
+        Command::Provision(args) => single::on_nodes("provision", args, out).await,
+        Command::LoadBalancer(args) => single::of_cluster("load-balancer", args, out).await,
+        Command::Reachability(args) => single::on_nodes("reachability", args, out).await,
+        Command::Mount(args) => single::on_nodes("mount", args, out).await,
+        Command::Permissions(args) => single::on_nodes("permissions", args, out).await,
+        Command::Report(args) => single::of_cluster("report", args, out).await,
+        Command::Demo(args) => single::demo(args, out).await,
+        Command::Plan(args) => plan::run(args, out),
+        Command::Validate(args) => validate::run(args, out),
+        Command::Status(args) => status::run(args, out).await,
+        Command::Watch(args) => watch::run(args, out).await,
+        Command::Retry(args) => retry::run(args, out).await,
+        Command::Cancel(args) => cancel::run(args, out).await,
+        Command::Pause(args) => pause::run(args, out).await,
+        Command::Resume(args) => resume::run(args, out).await,
+        Command::List(args) => list::run(args, out).await,
+        Command::Doctor(args) => doctor::run(args, out).await,
+        Command::Completions(args) => Ok(completions::run(args, out)),
+        Command::Schema => Ok(schema::run(out)),
+    }
+}

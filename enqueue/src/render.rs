@@ -1,0 +1,306 @@
+//! Views as text for people. Pure: the clock comes in as a parameter.
+
+use std::fmt::Write as _;
+
+use comfy_table::{ContentArrangement, Table, presets};
+use jiff::Timestamp;
+use jobs::plan::Plan;
+use jobs::record::{JobRecord, RecoveryRecord, StepRecord};
+
+use crate::view::{Progress, Row, View};
+
+/// A recovery and a line for each of its jobs. `fit` wraps long lines to the terminal.
+pub(crate) fn status(view: &View, now: Timestamp, fit: bool) -> String {
+    let mut text = head(view, now);
+    text.push('\n');
+    let mut rows = table(fit, &["JOB", "STATUS", "STEPS", "ATTEMPTS", "TIME", "WHY"]);
+    for row in &view.jobs {
+        let stands = if row.blocked {
+            "blocked".into()
+        } else {
+            row.view.status.to_string()
+        };
+        rows.add_row([
+            row.view.job.to_string(),
+            stands,
+            row.view.steps.to_string(),
+            dash(row.view.attempts),
+            took(row, now),
+            row.view.why.clone(),
+        ]);
+    }
+    text + &lines(&rows)
+}
+
+/// Who, when, and how far.
+pub(crate) fn head(view: &View, now: Timestamp) -> String {
+    let RecoveryRecord {
+        id,
+        cluster,
+        purpose,
+        requester,
+        flags,
+        finished,
+        ..
+    } = &view.recovery;
+    let mut text = format!(
+        "recovery {id} of cluster {cluster}: {purpose}, asked for by {}@{} {} ago\n",
+        requester.user,
+        requester.host,
+        span(now.duration_since(view.recovery.created).as_millis()),
+    );
+    if let Some(run) = &requester.ci_run {
+        let _ = writeln!(text, "CI run: {run}");
+    }
+    let _ = writeln!(text, "{}; {}", view.state.words(), progress(&view.progress));
+    match finished {
+        Some(end) => {
+            let took = end.at.duration_since(view.recovery.created).as_millis();
+            let _ = writeln!(
+                text,
+                "ended {} ago, after {}",
+                span(now.duration_since(end.at).as_millis()),
+                span(took)
+            );
+        }
+        None if !view.active => text.push_str("it does not hold the cluster\n"),
+        None => {}
+    }
+    if let Some(reason) = &flags.cancelled {
+        let _ = writeln!(text, "cancelled: {reason}");
+    }
+    if let Some(reason) = flags.paused.as_ref().filter(|_| finished.is_none()) {
+        let _ = writeln!(text, "paused: {reason} (`rekindle resume` lets it go on)");
+    }
+    text
+}
+
+/// How many jobs stand where, leaving out what is nowhere.
+pub(crate) fn progress(progress: &Progress) -> String {
+    let mut text = format!("{} of {} jobs done", progress.succeeded, progress.jobs);
+    for (n, word) in [
+        (progress.running, "running"),
+        (progress.waiting, "waiting"),
+        (progress.stuck, "failed"),
+        (progress.blocked, "blocked"),
+        (progress.pending, "not begun"),
+    ] {
+        if n > 0 {
+            let _ = write!(text, ", {n} {word}");
+        }
+    }
+    text
+}
+
+/// One job with all that its record knows.
+pub(crate) fn job(row: &Row, record: Option<&JobRecord>, now: Timestamp, fit: bool) -> String {
+    let mut text = format!("job {}: {}", row.view.job, row.view.status);
+    if !row.view.why.is_empty() {
+        let _ = write!(text, "; {}", row.view.why);
+    }
+    text.push('\n');
+    let Some(record) = record else { return text };
+    let _ = writeln!(
+        text,
+        "turn {}, epoch {}, attempts {}, crashes {}, put back {} times",
+        record.turn, record.epoch, record.attempts, record.crashes.in_a_row, record.generation
+    );
+    if let Some(owner) = &record.owner {
+        let _ = writeln!(
+            text,
+            "lease: {} (pid {}), worker {}",
+            owner.host, owner.pid, owner.worker
+        );
+    }
+    if let Some(due) = record.due {
+        let _ = writeln!(text, "next turn: {due}");
+    }
+    if !record.crashes.running.is_empty() {
+        let keys: Vec<&str> = record
+            .crashes
+            .running
+            .iter()
+            .map(|key| key.as_str())
+            .collect();
+        let _ = writeln!(
+            text,
+            "began, and not known to have ended: {}",
+            keys.join(", ")
+        );
+    }
+    steps(&mut text, record, now, fit);
+    if let Some(failure) = &record.failure {
+        let step = failure
+            .step
+            .as_ref()
+            .map_or_else(String::new, |step| format!(" at `{step}`"));
+        let left = serde_json::to_value(failure.left_behind).unwrap_or_default();
+        let _ = writeln!(
+            text,
+            "\nfailed{step} on {} {} ago; left behind: {}",
+            failure.host,
+            span(now.duration_since(failure.at).as_millis()),
+            left.as_str().unwrap_or("unknown"),
+        );
+        for (depth, cause) in failure.chain.iter().enumerate() {
+            let _ = writeln!(text, "{:indent$}{cause}", "", indent = 2 * (depth + 1));
+        }
+    }
+    for retry in &record.retries {
+        let from = retry
+            .from
+            .as_ref()
+            .map_or_else(String::new, |step| format!(" from `{step}`"));
+        let _ = writeln!(
+            text,
+            "\nput back{from} by {} at {}: {}",
+            retry.by, retry.at, retry.reason
+        );
+        if let Some(failure) = &retry.failure {
+            let _ = writeln!(text, "  it had failed {failure}");
+        }
+    }
+    text
+}
+
+fn steps(text: &mut String, record: &JobRecord, now: Timestamp, fit: bool) {
+    if !record.steps.is_empty() {
+        let mut steps: Vec<_> = record.steps.iter().collect();
+        steps.sort_by_key(|(_, step)| step.n);
+        let mut rows = table(fit, &["STEP", "TOOK", "AGO", "EPOCH", "RESULT"]);
+        for (key, step) in steps {
+            let StepRecord { at, ms, epoch, .. } = step;
+            rows.add_row([
+                key.to_string(),
+                took_ms(*ms),
+                span(now.duration_since(*at).as_millis()),
+                epoch.to_string(),
+                cut(&step.output.to_string(), 60),
+            ]);
+        }
+        text.push('\n');
+        text.push_str(&lines(&rows));
+    }
+    if !record.waits.is_empty() {
+        let mut rows = table(fit, &["WAIT", "FOR", "POLLS", "SEEN"]);
+        for (key, wait) in &record.waits {
+            let waited = span(i128::from(wait.waited_ms));
+            rows.add_row([
+                key.to_string(),
+                waited,
+                wait.polls.to_string(),
+                wait.seen.clone(),
+            ]);
+        }
+        text.push('\n');
+        text.push_str(&lines(&rows));
+    }
+}
+
+/// The jobs of a plan, in waves: a wave needs nothing but the waves before it.
+pub(crate) fn plan(plan: &Plan) -> String {
+    let mut waves: Vec<Vec<String>> = Vec::new();
+    let mut wave_of = std::collections::BTreeMap::new();
+    for job in plan.jobs() {
+        let wave = job
+            .needs
+            .iter()
+            .filter_map(|need| wave_of.get(need))
+            .max()
+            .map_or(0, |n| n + 1);
+        wave_of.insert(&job.name, wave);
+        if waves.len() <= wave {
+            waves.resize(wave + 1, Vec::new());
+        }
+        let needs: Vec<&str> = job.needs.iter().map(|need| need.as_str()).collect();
+        let needs = match needs.as_slice() {
+            [] => String::new(),
+            [few @ ..] if few.len() <= 4 => format!("  after {}", few.join(", ")),
+            [a, b, rest @ ..] => format!("  after {a}, {b} and {} more", rest.len()),
+            [_] => unreachable!("one is few"),
+        };
+        let always = if job.always {
+            ", also when they failed"
+        } else {
+            ""
+        };
+        waves[wave].push(format!("  {}{needs}{always}", job.name));
+    }
+    let mut text = String::new();
+    for (n, wave) in waves.iter().enumerate() {
+        let _ = writeln!(text, "wave {}: {}", n + 1, jobs(wave.len()));
+        for line in wave {
+            let _ = writeln!(text, "{line}");
+        }
+    }
+    text
+}
+
+/// `1 job`, `2 jobs`.
+pub(crate) fn jobs(n: usize) -> String {
+    match n {
+        1 => "1 job".into(),
+        n => format!("{n} jobs"),
+    }
+}
+
+/// A table without lines.
+pub(crate) fn table(fit: bool, header: &[&str]) -> Table {
+    let mut table = Table::new();
+    table
+        .load_style(presets::NOTHING)
+        .set_header(header.iter().copied());
+    if fit {
+        table.set_content_arrangement(ContentArrangement::Dynamic);
+    }
+    for column in table.column_iter_mut() {
+        column.set_padding((0, 2));
+    }
+    table
+}
+
+/// A table's text without the blanks at the ends of its lines.
+pub(crate) fn lines(table: &Table) -> String {
+    table
+        .lines()
+        .map(|line| line.trim_end().to_owned() + "\n")
+        .collect()
+}
+
+/// A time in its two largest units.
+pub(crate) fn span(ms: i128) -> String {
+    let s = (ms / 1000).max(0);
+    match s {
+        0..60 => format!("{s}s"),
+        60..3600 => format!("{}m {}s", s / 60, s % 60),
+        3600..86_400 => format!("{}h {}m", s / 3600, s % 3600 / 60),
+        _ => format!("{}d {}h", s / 86_400, s % 86_400 / 3600),
+    }
+}
+
+fn took_ms(ms: u64) -> String {
+    if ms < 10_000 {
+        format!("{ms} ms")
+    } else {
+        span(i128::from(ms))
+    }
+}
+
+/// How long a job has taken so far, or took.
+fn took(row: &Row, now: Timestamp) -> String {
+    match row.started {
+        Some(started) => span(row.ended.unwrap_or(now).duration_since(started).as_millis()),
+        None => "-".into(),
+    }
+}
+
+fn dash(n: u32) -> String {
+    if n == 0 { "-".into() } else { n.to_string() }
+}
+
+fn cut(text: &str, most: usize) -> String {
+    if text.chars().count() <= most {
+        return text.to_owned();
+    }
+    text.chars().take(most - 1).chain(['…']).collect()
+}

@@ -1,0 +1,757 @@
+//! The binary from outside: exit codes, what it says, and what it leaves in the bucket. No test has
+//! a broker; what runs, runs by `--here`.
+
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+use jiff::Timestamp;
+use jobs::ids::{ClusterName, JobName, RecoveryId};
+use jobs::keys;
+use jobs::message::{Job, OnNode};
+use jobs::record::{
+    ActiveRecord, Event, Failure, JobRecord, JobVersion, LeftBehind, Owner, RecoveryRecord,
+};
+use jobs::store::Store;
+use uuid::Uuid;
+
+mod world;
+use world::World;
+
+/// A broker that nobody listens at: port 1 is reserved.
+const NO_BROKER: (&str, &str) = ("AMQP_URL", "amqp://guest:hunter2@127.0.0.1:1/%2f");
+
+const RECOVER: &str = "recover --cluster test --spec cluster.yaml --plan plan.yaml";
+
+fn cluster() -> ClusterName {
+    ClusterName::new("test").unwrap()
+}
+
+async fn active(store: &Store) -> RecoveryId {
+    store.active(&cluster()).await.unwrap().expect("held")
+}
+
+/// Makes a recovery that no worker has seen: as `recover` does, without a broker to post to.
+///
+/// `--here` with a pause of an hour in each step, given up at once, would need a clock; so the
+/// records are written by hand, the way the command writes them.
+async fn idle(world: &World) -> (Store, RecoveryId) {
+    let store = world.store().await;
+    let id = RecoveryId::random();
+    let plan = world
+        .run("plan --spec cluster.yaml --output json")
+        .await
+        .exits(0)
+        .json();
+    let plan = serde_json::to_vec(&plan["jobs"]).unwrap();
+    let record = RecoveryRecord {
+        id: id.clone(),
+        cluster: cluster(),
+        purpose: "recover".into(),
+        key: None,
+        inputs: jobs::record::Inputs {
+            spec: store.put_input(world::SPEC.into()).await.unwrap(),
+            plan: store.put_input(plan.into()).await.unwrap(),
+        },
+        requester: jobs::record::Requester {
+            user: "bob".into(),
+            host: "ci".into(),
+            ci_run: None,
+        },
+        created: Timestamp::now(),
+        flags: Default::default(),
+        finished: None,
+    };
+    store
+        .append(&keys::recovery(&cluster(), &id), 1, &record)
+        .await
+        .unwrap();
+    let held = ActiveRecord {
+        recovery: Some(id.clone()),
+        since: Timestamp::now(),
+    };
+    store
+        .append(&keys::active(&cluster()), 1, &held)
+        .await
+        .unwrap();
+    (store, id)
+}
+
+/// Gives a job of the idle recovery a record that a worker left.
+async fn leave(store: &Store, id: &RecoveryId, node: &str, event: Option<Event>) -> JobName {
+    let payload = Job::Provision(OnNode {
+        node: node.parse().unwrap(),
+    });
+    let name = payload.name();
+    let mut record = JobRecord::new(name.clone(), payload);
+    let owner = Owner {
+        worker: Uuid::nil(),
+        host: "worker-7".into(),
+        realm: "other".into(),
+        pid: 7,
+        started: 1,
+    };
+    record.claim(owner, Timestamp::now()).unwrap();
+    record.failure = Some(Failure {
+        step: Some("create".into()),
+        chain: vec!["create the server".into(), "quota exceeded".into()],
+        left_behind: LeftBehind::Nothing,
+        at: Timestamp::now(),
+        host: "worker-7".into(),
+    });
+    if let Some(event) = event {
+        record.release(event, Timestamp::now()).unwrap();
+    }
+    let (generation, stuck) = (record.generation, record.status.is_stuck());
+    let series = keys::job(&cluster(), id, &name);
+    store
+        .append(&series, 1, &JobVersion::Full(Box::new(record)))
+        .await
+        .unwrap();
+    if stuck {
+        store
+            .mark_failed(&cluster(), id, &name, generation)
+            .await
+            .unwrap();
+    }
+    name
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bad_files_exit_2_and_name_the_path_of_each_problem() {
+    let world = World::new().await;
+    let bad = world::SPEC
+        .replace("ram_gb: 2", "ram_gb: 2048")
+        .replace("role: worker", "role: worker\n    taints: [x]");
+    world.file("bad.yaml", &bad);
+    let run = world.run("validate --spec bad.yaml").await.exits(2);
+    let run = run
+        .says("bad.yaml: groups[0].ram_gb: 2048 is more than 512")
+        .says("groups[0].taints[0]");
+    assert_eq!(run.stderr, "");
+    let run = world
+        .run("validate --spec bad.yaml --output json")
+        .await
+        .exits(2)
+        .json();
+    assert_eq!(run["valid"], false);
+    assert_eq!(run["problems"][0]["path"], "groups[0].ram_gb");
+
+    world.file(
+        "bad-plan.yaml",
+        "version: 1\njobs: [{job: mount, needs: [provision]}]\n",
+    );
+    world
+        .run("validate --spec cluster.yaml --plan bad-plan.yaml")
+        .await
+        .exits(2)
+        .says("bad-plan.yaml: jobs[0].needs[0]");
+    world
+        .run("validate --plan plan.yaml")
+        .await
+        .exits(0)
+        .says("plan.yaml");
+    world
+        .run("validate --spec cluster.yaml")
+        .await
+        .exits(0)
+        .says("2 nodes");
+    world
+        .run("validate --spec missing.yaml")
+        .await
+        .exits(2)
+        .complains("missing.yaml");
+    world
+        .run("recover --cluster test --spec bad.yaml")
+        .await
+        .exits(2)
+        .complains("groups[0].ram_gb");
+    world
+        .run("plan --spec bad.yaml")
+        .await
+        .exits(2)
+        .complains("groups[0].ram_gb");
+    assert_eq!(world.count(""), 0, "nothing was written");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn wrong_settings_exit_2_and_are_named() {
+    let world = World::new().await;
+    let run = world.run_with("list", &[("S3_BUCKET", "")]).await.exits(2);
+    run.complains("S3_BUCKET").complains("--s3-bucket");
+    let run = world
+        .run_with("list", &[("S3_SECRET_KEY", "")])
+        .await
+        .exits(2);
+    run.complains("S3_SECRET_KEY is not");
+    world
+        .run(RECOVER)
+        .await
+        .exits(2)
+        .complains("AMQP_URL")
+        .complains("--here");
+    world
+        .run_with(RECOVER, &[("AMQP_URL", "http://x")])
+        .await
+        .exits(2)
+        .complains("AMQP_URL");
+    world.run("status").await.exits(2).complains("--cluster");
+    world
+        .run("status --cluster Bad_Name")
+        .await
+        .exits(2)
+        .complains("not a valid cluster name");
+    world.run("nonsense").await.exits(2);
+    world
+        .run(&format!("{RECOVER} --wait --timeout soon"))
+        .await
+        .exits(2)
+        .complains("30m");
+    world.run("--help").await.exits(0).says("Exit codes:");
+    let wrong = RECOVER.replace("cluster test", "cluster prod");
+    let run = world.run(&format!("{wrong} --here")).await.exits(2);
+    run.complains("`prod`").complains("`test`");
+    assert_eq!(world.count("clusters/"), 0, "nothing was written");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn secrets_are_never_shown() {
+    let world = World::new().await;
+    for args in ["recover --help", "doctor --help", RECOVER, "doctor"] {
+        let run = world
+            .run_with(
+                args,
+                &[
+                    NO_BROKER,
+                    ("CLO_AUTH_TOKEN", "hunter2"),
+                    ("REKINDLE_LOG", "debug"),
+                ],
+            )
+            .await;
+        let all = run.stdout + &run.stderr;
+        assert!(
+            !all.contains("hunter2") && !all.contains(world.s3.secret_key()),
+            "{all}"
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_broker_nothing_is_left_behind_that_is_in_the_way() {
+    let world = World::new().await;
+    let run = world.run_with(RECOVER, &[NO_BROKER]).await.exits(1);
+    run.complains("the queue is not reachable")
+        .complains("hint: `rekindle doctor`");
+    assert_eq!(world.count("clusters/"), 0, "nothing was written");
+    world
+        .run(&format!("{RECOVER} --here"))
+        .await
+        .exits(0)
+        .says("succeeded");
+    let store = world.store().await;
+    assert_eq!(
+        store.active(&cluster()).await.unwrap(),
+        None,
+        "the cluster is free again"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_recovery_that_was_never_posted_is_carried_on_by_retry() {
+    let world = World::new().await;
+    let demo = "demo --cluster test --steps 3 --step-ms 0 --key ci-1";
+    world.run(&format!("{demo} --here")).await.exits(0);
+    // The same, but as if the first try had died before the posts.
+    let store = world.store().await;
+    let old = RecoveryId::from_key(&cluster(), "ci-1");
+    let record = store
+        .recovery_record(&cluster(), &old)
+        .await
+        .unwrap()
+        .unwrap();
+    let id = RecoveryId::from_key(&cluster(), "ci-2");
+    let record = RecoveryRecord {
+        id: id.clone(),
+        key: Some("ci-2".into()),
+        finished: None,
+        ..record
+    };
+    store
+        .append(&keys::recovery(&cluster(), &id), 1, &record)
+        .await
+        .unwrap();
+    let run = world
+        .run("demo --cluster test --steps 3 --step-ms 0 --key ci-2 --here")
+        .await
+        .exits(0);
+    run.says("attached to").says("1 posted").says("succeeded");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_same_key_is_the_same_recovery() {
+    let world = World::new().await;
+    let keyed = format!("{RECOVER} --key ci-1");
+    world
+        .run(&format!("{keyed} --here"))
+        .await
+        .exits(0)
+        .says("started recovery");
+    let before = world.count("clusters/");
+    // Ended: no broker is needed to learn the outcome.
+    let run = world.run_with(&keyed, &[NO_BROKER]).await.exits(0);
+    run.says("has ended before: succeeded");
+    assert_eq!(world.count("clusters/"), before, "nothing was written");
+
+    let other = world
+        .run("demo --cluster test --steps 3 --key ci-1 --here")
+        .await
+        .exits(2);
+    other
+        .complains("key `ci-1` belongs to recovery")
+        .complains("it is for `recover`, not for `demo`")
+        .complains("its plan is another one");
+    world.file("cluster.yaml", &format!("# changed\n{}", world::SPEC));
+    world
+        .run(&keyed)
+        .await
+        .exits(2)
+        .complains("its spec is another one");
+    // Another key, or none, is another recovery.
+    world
+        .run(&format!("{RECOVER} --key ci-2 --here"))
+        .await
+        .exits(0)
+        .says("started");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_held_cluster_names_its_holder_and_the_next_commands() {
+    let world = World::new().await;
+    let (store, id) = idle(&world).await;
+    let before = world.count("");
+    let run = world.run(&format!("{RECOVER} --here")).await.exits(1);
+    let run = run
+        .complains(&format!("is held by recovery {id}"))
+        .complains("bob@ci")
+        .complains("0 of 5 jobs done");
+    run.complains("rekindle watch")
+        .complains("rekindle retry")
+        .complains("rekindle cancel");
+    assert_eq!(world.count(""), before, "nothing was written");
+    assert_eq!(active(&store).await, id);
+    let json = world
+        .run(&format!("{RECOVER} --here --output json"))
+        .await
+        .exits(1)
+        .json();
+    assert_eq!(json["exit_code"], 1);
+    assert!(
+        json["error"].as_str().unwrap().contains(id.as_str()),
+        "{json}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_holder_that_has_ended_is_not_in_the_way() {
+    let world = World::new().await;
+    world
+        .run(&format!("{RECOVER} --key a --here"))
+        .await
+        .exits(0);
+    let store = world.store().await;
+    // As if the worker had died between the recovery's end and letting the cluster go.
+    let series = keys::active(&cluster());
+    let next = store.last_version(&series).await.unwrap().unwrap() + 1;
+    let held = ActiveRecord {
+        recovery: Some(RecoveryId::from_key(&cluster(), "a")),
+        since: Timestamp::now(),
+    };
+    store.append(&series, next, &held).await.unwrap();
+    world
+        .run(&format!("{RECOVER} --key b --here"))
+        .await
+        .exits(0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn status_needs_neither_worker_nor_broker_and_says_why_each_job_waits() {
+    let world = World::new().await;
+    let (store, id) = idle(&world).await;
+    leave(&store, &id, "test-web-1", Some(Event::Fail)).await;
+    leave(&store, &id, "test-web-2", None).await;
+    let run = world.run("status --cluster test").await.exits(0);
+    let line = |job: &str| {
+        let lines = run.stdout.lines();
+        let mut found = lines.filter(|line| line.starts_with(job));
+        found
+            .next()
+            .unwrap_or_else(|| panic!("{job} in {run:#?}"))
+            .to_owned()
+    };
+    let check = |job: &str, want: &str| {
+        let line = line(job);
+        assert!(line.contains(want), "{line}");
+    };
+    check(
+        "provision/test-web-1",
+        "quota exceeded; mend the cause, then `rekindle retry`",
+    );
+    check("provision/test-web-2", "runs on worker-7 (pid 7), epoch 1");
+    check(
+        "reachability/test-web-1",
+        "blocked: provision/test-web-1 did not succeed",
+    );
+    check("reachability/test-web-2", "waits for provision/test-web-2");
+    check(
+        "report",
+        "waits for provision/test-web-2 and reachability/test-web-2",
+    );
+
+    let json = world
+        .run("status --cluster test --output json")
+        .await
+        .exits(0)
+        .json();
+    assert_eq!(json["state"], "running");
+    assert_eq!(json["progress"]["stuck"], 1);
+    let run = world
+        .run("status --cluster test --job provision/test-web-1")
+        .await
+        .exits(0);
+    run.says("failed at `create` on worker-7")
+        .says("  create the server\n    quota exceeded");
+    world
+        .run("status --cluster test --job mount/x")
+        .await
+        .exits(1)
+        .complains("has no job `mount/x`");
+    let run = world.run("list").await.exits(0);
+    run.says(id.as_str()).says("active");
+    world.run("list --output json").await.exits(0).json();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_unknown_cluster_or_recovery_is_said_to_be_unknown() {
+    let world = World::new().await;
+    for command in [
+        "status",
+        "watch",
+        "cancel --reason x",
+        "pause --reason x",
+        "resume",
+        "retry --reason x",
+    ] {
+        let run = world
+            .run(&format!("{command} --cluster nope"))
+            .await
+            .exits(1);
+        run.complains("knows no recovery of cluster `nope`")
+            .complains("rekindle list");
+    }
+    world
+        .run("status --cluster nope --recovery r-1")
+        .await
+        .exits(1)
+        .complains("has no recovery `r-1`");
+    world.run("list").await.exits(0).says("no recovery yet");
+    world
+        .run("provision --cluster nope --all --here")
+        .await
+        .exits(1)
+        .complains("--spec");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_failed_job_is_put_back_from_a_step_on() {
+    let world = World::new().await;
+    let run = world
+        .run("demo --cluster test --steps 4 --step-ms 0 --fail-at 2 --here")
+        .await
+        .exits(1);
+    run.says("demo failed").says("step 2 fails");
+    world
+        .run("watch --cluster test")
+        .await
+        .exits(1)
+        .says("failed");
+    world
+        .run("retry --cluster test --here")
+        .await
+        .exits(2)
+        .complains("--reason");
+    let run = world
+        .run("retry --cluster test --job demo --from step/9 --reason x --here")
+        .await
+        .exits(2);
+    run.complains("no recorded step `step/9`")
+        .complains("step/0, step/1");
+    world
+        .run("retry --cluster test --job nope --reason x --here")
+        .await
+        .exits(1)
+        .complains("has no job `nope`");
+    // It fails again, at the same place; from step/1 on it ran anew.
+    world
+        .run("retry --cluster test --job demo --from step/1 --reason again --here")
+        .await
+        .exits(1);
+    let store = world.store().await;
+    let id = active(&store).await;
+    let series = keys::job(&cluster(), &id, &JobName::new("demo").unwrap());
+    let record = store.read_job(&series).await.unwrap().unwrap().record;
+    assert_eq!((record.generation, record.epoch), (1, 2));
+    assert_eq!(record.retries[0].reason, "again");
+    assert!(
+        record.retries[0].by.starts_with("alice@"),
+        "{:?}",
+        record.retries
+    );
+    let epochs: Vec<u64> = record.steps.values().map(|step| step.epoch).collect();
+    assert_eq!(epochs, [1, 2], "step/0 was kept, step/1 ran again");
+    world
+        .run("status --cluster test --job demo")
+        .await
+        .exits(0)
+        .says("put back from `step/1` by alice@");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_running_job_is_not_put_back() {
+    let world = World::new().await;
+    let (store, id) = idle(&world).await;
+    let name = leave(&store, &id, "test-web-1", None).await;
+    let run = world
+        .run(&format!(
+            "retry --cluster test --job {name} --reason x --here"
+        ))
+        .await
+        .exits(1);
+    run.complains("is running on worker-7 (pid 7)");
+    let pending = "retry --cluster test --job report --reason x --here";
+    world.run(pending).await.exits(1).complains("has not begun");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pause_holds_and_resume_lets_go() {
+    let world = World::new().await;
+    let (store, id) = idle(&world).await;
+    world
+        .run("pause --cluster test --reason lunch")
+        .await
+        .exits(0)
+        .says("paused");
+    let record = store
+        .recovery_record(&cluster(), &id)
+        .await
+        .unwrap()
+        .unwrap();
+    assert_eq!(record.flags.paused.as_deref(), Some("lunch"));
+    world
+        .run("status --cluster test")
+        .await
+        .exits(0)
+        .says("paused: lunch");
+    let run = world
+        .run("watch --cluster test --timeout 1s")
+        .await
+        .exits(3);
+    run.says("is not settled yet");
+    let run = world.run("resume --cluster test").await.exits(2);
+    run.complains("AMQP_URL");
+    // Real jobs need a cloud, which this world has not: they fail, and that is an outcome.
+    let run = world.run("resume --cluster test --here").await.exits(1);
+    run.says("goes on; 2 due jobs posted");
+    let record = store
+        .recovery_record(&cluster(), &id)
+        .await
+        .unwrap()
+        .unwrap();
+    assert_eq!(record.flags.paused, None);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn cancel_ends_a_recovery_that_nobody_works_on() {
+    let world = World::new().await;
+    let (store, id) = idle(&world).await;
+    leave(&store, &id, "test-web-1", Some(Event::Yield)).await;
+    world
+        .run("cancel --cluster test --reason wrong-spec")
+        .await
+        .exits(0)
+        .says("has ended");
+    assert_eq!(store.active(&cluster()).await.unwrap(), None);
+    world
+        .run("watch --cluster test")
+        .await
+        .exits(1)
+        .says("cancelled");
+    world
+        .run("cancel --cluster test --reason again")
+        .await
+        .exits(1)
+        .complains("has ended: cancelled");
+    world
+        .run("retry --cluster test --reason x --here")
+        .await
+        .exits(1)
+        .complains("has ended");
+    let json = world
+        .run("status --cluster test --output json")
+        .await
+        .exits(0)
+        .json();
+    let statuses: Vec<_> = json["jobs"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|job| &job["status"])
+        .collect();
+    assert!(
+        statuses.iter().all(|status| *status == "cancelled"),
+        "{statuses:?}"
+    );
+    world.run(&format!("{RECOVER} --here")).await.exits(0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn cancel_leaves_a_running_job_to_its_worker() {
+    let world = World::new().await;
+    let (store, id) = idle(&world).await;
+    let name = leave(&store, &id, "test-web-1", None).await;
+    let run = world.run("cancel --cluster test --reason x").await.exits(0);
+    run.says(&format!("{name} still run"));
+    assert_eq!(active(&store).await, id);
+    let record = store
+        .recovery_record(&cluster(), &id)
+        .await
+        .unwrap()
+        .unwrap();
+    assert_eq!(
+        (record.flags.cancelled.as_deref(), record.finished),
+        (Some("x"), None)
+    );
+    world
+        .run("retry --cluster test --reason x --here")
+        .await
+        .exits(1)
+        .complains("is cancelled");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn json_is_one_document_and_watch_prints_json_lines() {
+    let world = World::new().await;
+    let lines = world
+        .run("demo --cluster test --steps 2 --step-ms 0 --here --output json")
+        .await
+        .exits(0)
+        .lines();
+    assert_eq!(lines[0]["purpose"], "demo");
+    assert_eq!(lines.last().unwrap()["state"], "succeeded");
+    for (command, key) in [
+        ("status --cluster test", "jobs"),
+        ("status --cluster test --job demo", "record"),
+        ("list", "clusters"),
+        ("plan --spec cluster.yaml", "jobs"),
+        ("validate --spec cluster.yaml", "valid"),
+        ("doctor", "checks"),
+        ("schema", "properties"),
+    ] {
+        let run = world.run(&format!("{command} --output json")).await;
+        assert!(!run.json()[key].is_null(), "{command}: {run:#?}");
+    }
+    let last = world
+        .run("watch --cluster test --output json")
+        .await
+        .exits(0)
+        .lines()
+        .pop()
+        .unwrap();
+    assert_eq!(last["exit_code"], 0);
+    let error = world
+        .run("status --cluster nope --output json")
+        .await
+        .exits(1)
+        .json();
+    assert!(
+        error["hint"].as_str().unwrap().contains("rekindle"),
+        "{error}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn doctor_says_what_is_wrong_and_what_to_do() {
+    let world = World::new().await;
+    let run = world.run_with("doctor", &[NO_BROKER]).await.exits(1);
+    let run = run
+        .says("ok     store")
+        .says("WRONG  queue")
+        .says("check AMQP_URL")
+        .says("-      cloud");
+    assert_eq!(run.stderr, "");
+    assert_eq!(world.count(".probe/"), 0, "the probe cleans up");
+    let run = world
+        .run_with("doctor", &[("S3_SECRET_KEY", "wrong")])
+        .await
+        .exits(1);
+    run.says("WRONG  store").says("S3_SECRET_KEY");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn single_jobs_make_a_plan_of_the_chosen_nodes_only() {
+    let world = World::new().await;
+    let provision = "provision --cluster test --spec cluster.yaml --here";
+    world.run(provision).await.exits(2).complains("--node");
+    let run = world
+        .run(&format!("{provision} --node test-web-9"))
+        .await
+        .exits(2);
+    run.complains("no switched-on node `test-web-9`")
+        .complains("test-web-1, test-web-2");
+    world
+        .run(&format!("{provision} --group db"))
+        .await
+        .exits(2)
+        .complains("there are web");
+    let mount = provision.replace("provision", "mount");
+    world
+        .run(&format!("{mount} --all"))
+        .await
+        .exits(2)
+        .complains("nothing to do");
+    // There is no cloud: it fails, and what was recorded shows what was asked for.
+    world
+        .run(&format!("{provision} --node test-web-2"))
+        .await
+        .exits(1);
+    let json = world
+        .run("status --cluster test --output json")
+        .await
+        .exits(0)
+        .json();
+    assert_eq!(json["recovery"]["purpose"], "provision");
+    let jobs: Vec<_> = json["jobs"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|job| &job["job"])
+        .collect();
+    assert_eq!(jobs, ["provision/test-web-2"]);
+    // The spec that was applied serves the next single job.
+    world.run("cancel --cluster test --reason x").await.exits(0);
+    world
+        .run("demo --cluster test --all --steps 1 --here")
+        .await
+        .exits(0)
+        .says("2 jobs");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn completions_are_made_for_every_shell() {
+    let world = World::new().await;
+    for shell in ["bash", "zsh", "fish"] {
+        world
+            .run(&format!("completions {shell}"))
+            .await
+            .exits(0)
+            .says("rekindle");
+    }
+    assert!(world.path().exists());
+}
