@@ -210,7 +210,6 @@ impl Lab {
             "balancers: {:?}",
             snapshot.balancers
         );
-        ensure!(snapshot.keypairs.len() == 1, "{:?}", snapshot.keypairs);
         let created = self.created();
         ensure!(
             created == [nodes, volumes, 1, 1],
