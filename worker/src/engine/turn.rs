@@ -136,7 +136,12 @@ impl Engine {
             let steps = crate::jobs::steps(&job.payload);
             match decide(record, &readiness, &recovery.record.flags, dead, steps) {
                 Decision::Succeeded => {
-                    self.store.mark_done(cluster, id, &job.name).await?;
+                    // A message that comes again must not turn "ran although something failed"
+                    // into "done": the marker that is there stands.
+                    if readiness != Readiness::Failed {
+                        let generation = record.map_or(0, |r| r.generation);
+                        self.mark_succeeded(&recovery, &job, generation).await?;
+                    }
                     self.post_followers(&recovery, &job.name, delivery).await?;
                     return Ok(Leave::Ack);
                 }
@@ -345,17 +350,10 @@ impl Engine {
         if delivery.lost.is_cancelled() {
             return Ok(Leave::Untouched);
         }
-        let (cluster, id) = (&recovery.record.cluster, &recovery.record.id);
         match record.status {
             Status::Succeeded => {
-                if job.always && !self.needs_succeeded(recovery, job).await? {
-                    // It ran although something failed: it counts for this generation only.
-                    self.store
-                        .mark_failed(cluster, id, &job.name, record.generation)
-                        .await?;
-                } else {
-                    self.store.mark_done(cluster, id, &job.name).await?;
-                }
+                self.mark_succeeded(recovery, job, record.generation)
+                    .await?;
                 self.post_followers(recovery, &job.name, delivery).await?;
                 Ok(Leave::Ack)
             }
@@ -383,6 +381,24 @@ impl Engine {
                 self.after_failure(recovery, job, delivery, series, reason)
                     .await
             }
+        }
+    }
+
+    /// The marker of a job that succeeded.
+    async fn mark_succeeded(
+        &self,
+        recovery: &Recovery,
+        job: &PlannedJob,
+        generation: u32,
+    ) -> Result<(), StoreError> {
+        let (cluster, id) = (&recovery.record.cluster, &recovery.record.id);
+        if job.always && !self.needs_succeeded(recovery, job).await? {
+            // It ran although something failed: it counts for this generation only.
+            self.store
+                .mark_failed(cluster, id, &job.name, generation)
+                .await
+        } else {
+            self.store.mark_done(cluster, id, &job.name).await
         }
     }
 
