@@ -517,11 +517,10 @@ impl Engine {
     /// A lease is dead when its owner was a process of this host that is gone, or when its record
     /// has not changed for one lease on our own clock.
     async fn owner_is_dead(&self, series: &keys::Series, stored: &StoredJob) -> bool {
-        let Some(owner) = &stored.record.owner else {
+        if stored.record.owner.is_none() {
             return false;
-        };
-        let unchanged = self.unchanged_for(series, stored.version).await;
-        if is_gone(owner, &self.me) || unchanged >= self.options.lease {
+        }
+        if !self.is_held(series, stored).await {
             return true;
         }
         // It may have died or frozen; whether its record still changes shows within a lease. A
@@ -541,6 +540,15 @@ impl Engine {
             }
         }
         false
+    }
+
+    /// Whether somebody holds the lease, as far as we have seen until now.
+    pub(super) async fn is_held(&self, series: &keys::Series, stored: &StoredJob) -> bool {
+        let Some(owner) = &stored.record.owner else {
+            return false;
+        };
+        let unchanged = self.unchanged_for(series, stored.version).await;
+        !is_gone(owner, &self.me) && unchanged < self.options.lease
     }
 
     async fn readiness(
