@@ -29,16 +29,28 @@ struct Last {
 }
 
 impl FlagWatch {
-    /// Begins with what a caller has just read.
-    pub(crate) fn new(record: &RecoveryRecord) -> Self {
+    /// Begins with what a caller read at `read`.
+    pub(crate) fn new(record: &RecoveryRecord, read: Instant) -> Self {
         let last = Last {
-            read: Instant::now(),
+            read,
             flags: record.flags.clone(),
         };
         Self {
             cluster: record.cluster.clone(),
             recovery: record.id.clone(),
             last: Arc::new(Mutex::new(last)),
+        }
+    }
+
+    /// Takes over what a caller read from the store at `read`, unless something newer is known: a
+    /// turn that begins after a resume must not stop at the pause of a moment ago.
+    pub(crate) async fn learn(&self, flags: &Flags, read: Instant) {
+        let mut last = self.last.lock().await;
+        if read > last.read {
+            *last = Last {
+                read,
+                flags: flags.clone(),
+            };
         }
     }
 

@@ -103,11 +103,13 @@ impl Engine {
 
     async fn work(&self, message: &JobMessage, delivery: &Delivery) -> Result<Leave, TurnError> {
         let (cluster, id) = (&message.cluster, &message.recovery);
+        let read = Instant::now();
         let Some(record) = self.store.recovery_record(cluster, id).await? else {
             return Ok(Leave::Dead(format!(
                 "the bucket has no recovery `{id}` of cluster `{cluster}`"
             )));
         };
+        let flags = self.flag_watch(&record, read).await;
         let (plan, spec) = self.inputs(&record.inputs).await?;
         let recovery = Recovery { record, plan, spec };
         let Some(job) = recovery.plan.job(&message.job).cloned() else {
@@ -231,7 +233,7 @@ impl Engine {
                             unreachable!("made three lines above")
                         };
                         return self
-                            .run_turn(recovery, job, series, version, *record, delivery)
+                            .run_turn(recovery, flags, job, (series, version, *record), delivery)
                             .await;
                     }
                 }
@@ -243,10 +245,9 @@ impl Engine {
     async fn run_turn(
         &self,
         recovery: Recovery,
+        flags: FlagWatch,
         job: PlannedJob,
-        series: keys::Series,
-        version: u64,
-        record: JobRecord,
+        (series, version, record): (keys::Series, u64, JobRecord),
         delivery: &Delivery,
     ) -> Result<Leave, TurnError> {
         tracing::info!(
@@ -274,7 +275,7 @@ impl Engine {
                 world: Arc::clone(&self.world),
                 recorder,
                 record,
-                flags: self.flag_watch(&recovery.record).await,
+                flags,
                 shutdown: self.shutdown.clone(),
                 turn_ends: Instant::now() + self.options.turn,
                 known_steps: crate::jobs::steps(&job.payload),
@@ -584,14 +585,19 @@ impl Engine {
         Ok(job.needs.iter().all(|need| settled.done.contains(need)))
     }
 
-    async fn flag_watch(&self, record: &RecoveryRecord) -> FlagWatch {
-        let mut all = self.flags.lock().await;
-        if all.len() > 256 {
-            all.clear();
-        }
-        all.entry((record.cluster.clone(), record.id.clone()))
-            .or_insert_with(|| FlagWatch::new(record))
-            .clone()
+    /// The watch on a recovery's flags; it learns what we read at `read`.
+    async fn flag_watch(&self, record: &RecoveryRecord, read: Instant) -> FlagWatch {
+        let watch = {
+            let mut all = self.flags.lock().await;
+            if all.len() > 256 {
+                all.clear();
+            }
+            all.entry((record.cluster.clone(), record.id.clone()))
+                .or_insert_with(|| FlagWatch::new(record, read))
+                .clone()
+        };
+        watch.learn(&record.flags, read).await;
+        watch
     }
 }
 
