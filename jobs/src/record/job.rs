@@ -250,15 +250,19 @@ impl JobRecord {
         Ok(())
     }
 
-    /// A worker takes the job: next epoch, next turn. When the record still has an owner that one
-    /// died without a word, which counts as a crash at the place the steps show.
+    /// A worker takes the job: next epoch, next turn. When the record still has another owner that
+    /// one died without a word, which counts as a crash at the place the steps show.
     pub fn claim(&mut self, owner: Owner, now: Timestamp) -> Result<(), IllegalTransition> {
         self.happen(Event::Claim)?;
-        if self.owner.is_some() {
-            let steps = self.steps.len() as u64;
-            let here = self.crashes.in_a_row > 0 && self.crashes.after_steps == steps;
-            self.crashes.in_a_row = if here { self.crashes.in_a_row + 1 } else { 1 };
-            self.crashes.after_steps = steps;
+        let crashes = self.crashes_with(&owner);
+        if crashes > 0
+            && self
+                .owner
+                .as_ref()
+                .is_some_and(|o| o.worker != owner.worker)
+        {
+            self.crashes.in_a_row = crashes;
+            self.crashes.after_steps = self.steps.len() as u64;
         }
         self.owner = Some(owner);
         self.epoch += 1;
@@ -269,6 +273,15 @@ impl JobRecord {
         Ok(())
     }
 
+    /// Crashes in a row at this place, should `next` take the job now. An owner that is `next`
+    /// itself lives: it lost its lease, to an outage of the store for example.
+    pub fn crashes_with(&self, next: &Owner) -> u32 {
+        let here = self.crashes.after_steps == self.steps.len() as u64;
+        let so_far = if here { self.crashes.in_a_row } else { 0 };
+        let died = self.owner.as_ref().is_some_and(|o| o.worker != next.worker);
+        so_far + u32::from(died)
+    }
+
     /// The owner lets go; `event` says why.
     pub fn release(&mut self, event: Event, now: Timestamp) -> Result<(), IllegalTransition> {
         self.happen(event)?;
@@ -276,6 +289,10 @@ impl JobRecord {
         self.touched = Some(now);
         // Whoever writes this is alive: what was running has ended.
         self.crashes.running.clear();
+        // It went through this place and lives. A shutdown may have come before it.
+        if matches!(event, Event::Yield | Event::Retry) {
+            self.crashes.in_a_row = 0;
+        }
         if self.status.is_settled() {
             self.ended = Some(now);
             self.due = None;
@@ -347,7 +364,7 @@ mod tests {
 
     fn owner() -> Owner {
         Owner {
-            worker: Uuid::nil(),
+            worker: Uuid::new_v4(),
             host: "h".into(),
             realm: "b".into(),
             pid: 1,
@@ -385,6 +402,24 @@ mod tests {
         record.claim(owner(), NOW).expect("waiting");
         assert_eq!(record.crashes.in_a_row, 1, "a shutdown is no crash");
         assert_eq!((record.epoch, record.turn), (5, 5));
+        record.release(Event::Yield, NOW).expect("running");
+        assert_eq!(
+            record.crashes.in_a_row, 0,
+            "a turn that ends well ends the row"
+        );
+    }
+
+    #[test]
+    fn a_worker_that_takes_its_own_job_again_has_not_crashed() {
+        let (mut record, me) = (record(), owner());
+        for _ in 0..4 {
+            record.claim(me.clone(), NOW).expect("ours or pending");
+        }
+        assert_eq!((record.crashes.in_a_row, record.epoch), (0, 4));
+        assert_eq!(
+            (record.crashes_with(&me), record.crashes_with(&owner())),
+            (0, 1)
+        );
     }
 
     #[test]

@@ -31,6 +31,7 @@ pub(crate) fn decide(
     readiness: &Readiness,
     flags: &Flags,
     dead: bool,
+    me: &Owner,
     known_steps: &[&str],
 ) -> Decision {
     if let Some(record) = record {
@@ -61,11 +62,7 @@ pub(crate) fn decide(
         return Decision::Claim;
     };
     // The claim that follows would count one more crash; it is quarantined instead of begun again.
-    if dead
-        && record.owner.is_some()
-        && record.crashes.in_a_row + 1 >= MOST_CRASHES
-        && record.crashes.after_steps == record.steps.len() as u64
-    {
+    if dead && record.owner.is_some() && record.crashes_with(me) >= MOST_CRASHES {
         return Decision::Quarantine;
     }
     let known = |key: &str| known_steps.contains(&key.split('/').next().unwrap_or_default());
@@ -93,6 +90,13 @@ mod tests {
     use super::*;
 
     const NOW: Timestamp = Timestamp::UNIX_EPOCH;
+
+    fn someone() -> Owner {
+        Owner {
+            worker: Uuid::new_v4(),
+            ..owner()
+        }
+    }
 
     fn owner() -> Owner {
         Owner {
@@ -123,7 +127,7 @@ mod tests {
         flags: &Flags,
         dead: bool,
     ) -> Decision {
-        decide(record, readiness, flags, dead, &["s"])
+        decide(record, readiness, flags, dead, &someone(), &["s"])
     }
 
     #[test]
@@ -181,7 +185,7 @@ mod tests {
                 ask(Some(&record), &Readiness::Ready, &flags, true),
                 Decision::Claim
             );
-            record.claim(owner(), NOW).expect("owner died");
+            record.claim(someone(), NOW).expect("owner died");
         }
         assert_eq!(
             ask(Some(&record), &Readiness::Ready, &flags, true),

@@ -136,7 +136,14 @@ impl Engine {
             };
             let readiness = self.readiness(&recovery, &job, record).await?;
             let steps = crate::jobs::steps(&job.payload);
-            match decide(record, &readiness, &recovery.record.flags, dead, steps) {
+            match decide(
+                record,
+                &readiness,
+                &recovery.record.flags,
+                dead,
+                &self.me,
+                steps,
+            ) {
                 Decision::Succeeded => {
                     // A message that comes again must not turn "ran although something failed"
                     // into "done": the marker that is there stands.
