@@ -123,6 +123,27 @@ async fn a_shutdown_gives_the_lease_back_and_counts_as_neither_crash_nor_failure
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn workers_stopped_in_order_leave_no_lease_that_others_must_wait_for() -> anyhow::Result<()> {
+    let options = EngineOptions {
+        lease: Duration::from_secs(600),
+        sweep: None,
+        ..quick()
+    };
+    let lab = Lab::start().await?;
+    let begun = lab.recover(&small("test")).await?;
+    for _ in 0..3 {
+        let worker = lab.worker_with(options.clone()).await?;
+        tokio::time::sleep(Duration::from_millis(400)).await;
+        worker.stop().await?;
+    }
+    let last = lab.worker_with(options).await?;
+    begun.finished(LONG).await?;
+    last.stop().await?;
+    lab.is_whole(3, 1, 1)?;
+    lab.sandbox.stop().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_third_crash_at_one_step_quarantines_the_job_and_no_other() -> anyhow::Result<()> {
     let lab = Lab::start().await?;
     lab.queue.set_hold(true);
