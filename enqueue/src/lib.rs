@@ -8,7 +8,6 @@
 
 mod cli;
 mod commands;
-mod config;
 mod error;
 mod exit;
 mod files;
@@ -49,6 +48,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         }
     };
     log_to_stderr();
+    worker::install_crypto();
     let mut out = Out::new(cli.output);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()

@@ -255,34 +255,45 @@ async fn without_a_broker_nothing_is_left_behind_that_is_in_the_way() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_recovery_that_was_never_posted_is_carried_on_by_retry() {
+async fn the_same_key_completes_what_a_crash_of_the_command_left() {
     let world = World::new().await;
-    let demo = "demo --cluster test --steps 3 --step-ms 0 --key ci-1";
-    world.run(&format!("{demo} --here")).await.exits(0);
-    // The same, but as if the first try had died before the posts.
+    let demo = "demo --cluster test --steps 3 --step-ms 0 --here --key";
+    world.run(&format!("{demo} whole")).await.exits(0);
     let store = world.store().await;
-    let old = RecoveryId::from_key(&cluster(), "ci-1");
-    let record = store
-        .recovery_record(&cluster(), &old)
+    let whole = RecoveryId::from_key(&cluster(), "whole");
+    let whole = store
+        .recovery_record(&cluster(), &whole)
         .await
         .unwrap()
         .unwrap();
-    let id = RecoveryId::from_key(&cluster(), "ci-2");
-    let record = RecoveryRecord {
-        id: id.clone(),
-        key: Some("ci-2".into()),
-        finished: None,
-        ..record
-    };
-    store
-        .append(&keys::recovery(&cluster(), &id), 1, &record)
-        .await
-        .unwrap();
-    let run = world
-        .run("demo --cluster test --steps 3 --step-ms 0 --key ci-2 --here")
-        .await
-        .exits(0);
-    run.says("attached to").says("1 posted").says("succeeded");
+    // The command died after the recovery's record, or after taking the cluster.
+    for (key, active) in [("record", false), ("active", true)] {
+        let id = RecoveryId::from_key(&cluster(), key);
+        let record = RecoveryRecord {
+            id: id.clone(),
+            key: Some(key.into()),
+            finished: None,
+            ..whole.clone()
+        };
+        store
+            .append(&keys::recovery(&cluster(), &id), 1, &record)
+            .await
+            .unwrap();
+        if active {
+            let series = keys::active(&cluster());
+            let next = store.last_version(&series).await.unwrap().unwrap() + 1;
+            let held = ActiveRecord {
+                recovery: Some(id.clone()),
+                since: Timestamp::now(),
+            };
+            store.append(&series, next, &held).await.unwrap();
+        }
+        let run = world.run(&format!("{demo} {key}")).await.exits(0);
+        run.says(&format!("attached to recovery {id}"))
+            .says("1 posted")
+            .says("succeeded");
+        assert_eq!(store.active(&cluster()).await.unwrap(), None, "{key}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
