@@ -4,3 +4,4 @@ pub mod clo;
 pub mod hosts;
 pub mod net;
 pub mod s3;
+pub mod world;

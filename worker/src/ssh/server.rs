@@ -202,9 +202,14 @@ impl Handler for Connection {
             "misbehave cut-after-status" => {
                 session.channel_success(id)?;
                 session.exit_status_request(id, 0)?;
+                // The client answers in order, so with this answer the status has arrived.
+                let (answer, answered) = tokio::sync::oneshot::channel();
+                session.send_ping(answer)?;
                 let cut = self.cut.clone();
-                // The status has to be on its way first; the client shows when it has arrived.
-                self.channels.insert(id, on_input(move || cut.cancel()));
+                tokio::spawn(async move {
+                    let _ = answered.await;
+                    cut.cancel();
+                });
                 return Ok(());
             }
             "misbehave signal" => {
@@ -255,20 +260,6 @@ impl Connection {
             let _ = channel.send(input);
         }
     }
-}
-
-/// Calls back when the client's end of input arrives.
-fn on_input(then: impl FnOnce() + Send + 'static) -> mpsc::UnboundedSender<In> {
-    let (input, mut inputs) = mpsc::unbounded_channel();
-    tokio::spawn(async move {
-        while let Some(input) = inputs.recv().await {
-            if matches!(input, In::Eof) {
-                break;
-            }
-        }
-        then();
-    });
-    input
 }
 
 /// Runs a command line as sshd does: by the login shell.

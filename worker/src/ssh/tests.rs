@@ -517,6 +517,10 @@ async fn a_write_that_fails_half_way_is_cleared_away() {
     assert!(error.to_string().len() < 1200, "{error}");
     let lines = host.lines();
     assert!(
+        lines[0].contains("umask 077"),
+        "nobody else may read it before its mode is set"
+    );
+    assert!(
         lines.last().unwrap().starts_with("rm -f -- /etc/x."),
         "{lines:?}"
     );

@@ -1,19 +1,16 @@
-//! One call to CLO: how it is sent, how often, and what its answer means.
-//!
-//! Whether a call may be sent again depends on its method. GET, PUT and DELETE have the same
-//! effect however often they run, so they are repeated on 429, 5xx and transport errors. A POST
-//! or PATCH is repeated only when it was certainly not processed: 429, or no connection at all.
+//! The client itself: it sends calls, repeats those that may be repeated, and reads answers.
 
 use std::fmt;
 use std::time::{Duration, SystemTime};
 
-use backon::{BackoffBuilder, Retryable};
-use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue, RETRY_AFTER};
-use reqwest::{Method, StatusCode, Url};
-use serde::Serialize;
+use backon::Retryable;
+use reqwest::Url;
+use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue};
 use serde::de::DeserializeOwned;
 
-use super::error::{CloError, cut, message_in};
+use super::call::{Answer, Call};
+use super::error::CloError;
+use super::patience::{Patience, retry_after};
 
 /// An answer larger than this is not read; the longest list page is far below.
 const LARGEST_ANSWER: usize = 16 * 1024 * 1024;
@@ -39,57 +36,6 @@ impl Token {
 impl fmt::Debug for Token {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Token(hidden)")
-    }
-}
-
-/// How long and how often the client tries.
-#[derive(Debug, Clone, Copy)]
-pub struct Patience {
-    /// Limit for one request, from connecting to the last byte of the answer.
-    pub timeout: Duration,
-    /// How often a call is sent at most.
-    pub attempts: usize,
-    /// Upper end of the first pause; it doubles from attempt to attempt.
-    pub first_pause: Duration,
-    /// Upper end of every pause.
-    pub longest_pause: Duration,
-    /// A `Retry-After` above this is not waited for: the error carries it to the caller, who can
-    /// give the turn back meanwhile.
-    pub longest_retry_after: Duration,
-}
-
-impl Default for Patience {
-    fn default() -> Self {
-        Self {
-            timeout: Duration::from_secs(30),
-            attempts: 4,
-            first_pause: Duration::from_millis(500),
-            longest_pause: Duration::from_secs(8),
-            longest_retry_after: Duration::from_secs(20),
-        }
-    }
-}
-
-impl Patience {
-    /// Pauses between attempts: exponential with a cap and full jitter, so that many workers that
-    /// failed together do not come back together.
-    fn pauses(&self) -> impl Iterator<Item = Duration> + Send + Sync + Unpin + use<> {
-        backon::ExponentialBuilder::new()
-            .with_min_delay(self.first_pause)
-            .with_max_delay(self.longest_pause)
-            .with_max_times(self.attempts.saturating_sub(1))
-            .build()
-            .map(|pause| pause.mul_f64(rand::random()))
-    }
-
-    /// The pause before the next attempt, or `None` to give up.
-    fn pause(&self, error: &CloError, planned: Option<Duration>) -> Option<Duration> {
-        let planned = planned?;
-        match error.retry_after() {
-            Some(asked) if asked > self.longest_retry_after => None,
-            Some(asked) => Some(asked.max(planned)),
-            None => Some(planned),
-        }
     }
 }
 
@@ -292,193 +238,6 @@ impl Clo {
     }
 }
 
-/// One call, ready to be sent any number of times.
-pub(super) struct Call {
-    asked: Asked,
-    method: Method,
-    path: String,
-    query: Vec<(&'static str, String)>,
-    body: Option<Vec<u8>>,
-    body_unused: bool,
-    secrets: Vec<String>,
-}
-
-impl Call {
-    /// A call without a body. `operation` reads like `list servers`; `path` begins with `/v2`.
-    pub(super) fn new(
-        method: Method,
-        operation: impl Into<String>,
-        path: impl Into<String>,
-    ) -> Self {
-        Self {
-            asked: Asked {
-                operation: operation.into(),
-                changes: method != Method::GET,
-            },
-            method,
-            path: path.into(),
-            query: Vec::new(),
-            body: None,
-            body_unused: false,
-            secrets: Vec::new(),
-        }
-    }
-
-    /// Adds a query parameter.
-    pub(super) fn query(mut self, name: &'static str, value: impl ToString) -> Self {
-        self.query.push((name, value.to_string()));
-        self
-    }
-
-    /// Adds a JSON body.
-    pub(super) fn json(mut self, body: &impl Serialize) -> Self {
-        self.body =
-            Some(serde_json::to_vec(body).expect("our bodies are plain structs with string keys"));
-        self
-    }
-
-    /// Any 2xx will do; the body may be empty or cut.
-    fn body_unused(mut self) -> Self {
-        self.body_unused = true;
-        self
-    }
-
-    /// Marks a text in the body that must not come back in an error: each line of it by itself,
-    /// because JSON writes the line breaks another way.
-    pub(super) fn secret(mut self, text: &str) -> Self {
-        self.secrets.extend(
-            text.lines()
-                .map(str::trim)
-                .filter(|line| line.len() >= 12)
-                .map(str::to_owned),
-        );
-        self
-    }
-
-    fn may_repeat(&self, error: &CloError) -> bool {
-        if self.method == Method::POST || self.method == Method::PATCH {
-            error.is_unprocessed()
-        } else {
-            error.is_transient()
-        }
-    }
-}
-
-/// What was asked: enough to explain an answer, or the lack of one.
-#[derive(Clone)]
-struct Asked {
-    operation: String,
-    changes: bool,
-}
-
-impl Asked {
-    fn transport(&self, error: reqwest::Error, timeout: Duration) -> CloError {
-        let error = error.without_url();
-        if error.is_connect() {
-            return CloError::Unreachable {
-                operation: self.operation.clone(),
-                source: error,
-            };
-        }
-        let reason = match error.is_timeout() {
-            true => format!("no answer within {timeout:?}"),
-            false => "the connection broke".to_owned(),
-        };
-        self.unanswered(reason, None, Some(error))
-    }
-
-    fn unanswered(
-        &self,
-        reason: String,
-        retry_after: Option<Duration>,
-        source: Option<reqwest::Error>,
-    ) -> CloError {
-        let operation = self.operation.clone();
-        if self.changes {
-            CloError::Ambiguous {
-                operation,
-                reason,
-                retry_after,
-                source,
-            }
-        } else {
-            CloError::NoAnswer {
-                operation,
-                reason,
-                retry_after,
-                source,
-            }
-        }
-    }
-
-    /// A 2xx answer that cannot be understood: a change has happened then, but which?
-    fn unexpected(&self, reason: String, body: &[u8]) -> CloError {
-        if self.changes {
-            return self.unanswered(format!("unexpected answer: {reason}"), None, None);
-        }
-        let body = cut(&String::from_utf8_lossy(body));
-        CloError::Unexpected {
-            operation: self.operation.clone(),
-            reason,
-            body,
-        }
-    }
-
-    fn failed(
-        &self,
-        status: StatusCode,
-        retry_after: Option<Duration>,
-        is_html: bool,
-        body: &str,
-    ) -> CloError {
-        let operation = self.operation.clone();
-        let message = message_in(body);
-        if status == StatusCode::TOO_MANY_REQUESTS {
-            return CloError::Busy {
-                operation,
-                message,
-                retry_after,
-            };
-        }
-        if status.is_server_error() || status == StatusCode::REQUEST_TIMEOUT {
-            return self.unanswered(
-                format!("status {}: {message}", status.as_u16()),
-                retry_after,
-                None,
-            );
-        }
-        if status == StatusCode::NOT_FOUND && is_html {
-            // The API answers in JSON. A web page means that a proxy or a wrong CLO_URL answered,
-            // and that must not read as "this server does not exist".
-            let reason = "status 404 with a web page: this is not the API (see CLO_URL)".to_owned();
-            return CloError::Unexpected {
-                operation,
-                reason,
-                body: cut(body),
-            };
-        }
-        CloError::Refused {
-            operation,
-            status: status.as_u16(),
-            message,
-            body: cut(body),
-        }
-    }
-}
-
-/// A 2xx answer.
-struct Answer {
-    asked: Asked,
-    body: Vec<u8>,
-}
-
-impl Answer {
-    fn decode<T: DeserializeOwned>(&self) -> Result<T, CloError> {
-        serde_json::from_slice(&self.body)
-            .map_err(|error| self.asked.unexpected(error.to_string(), &self.body))
-    }
-}
-
 impl Clo {
     /// Sends a call whose answer carries one object below `result`.
     pub(super) async fn result<T: DeserializeOwned>(&self, call: Call) -> Result<T, CloError> {
@@ -578,90 +337,10 @@ async fn read(
     Ok(Some(body))
 }
 
-/// `Retry-After` is a number of seconds or a date.
-fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
-    let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
-    if let Ok(seconds) = text.parse() {
-        return Some(Duration::from_secs(seconds));
-    }
-    let at = jiff::fmt::rfc2822::parse(text).ok()?;
-    Some(
-        SystemTime::from(at.timestamp())
-            .duration_since(now)
-            .unwrap_or_default(),
-    )
-}
-
 #[cfg(test)]
 mod tests {
     #![expect(clippy::unwrap_used, reason = "tests")]
     use super::*;
-
-    fn busy(retry_after: Option<Duration>) -> CloError {
-        CloError::Busy {
-            operation: String::new(),
-            message: String::new(),
-            retry_after,
-        }
-    }
-
-    #[test]
-    fn retry_after_is_waited_for_unless_it_is_too_long() {
-        let patience = Patience {
-            longest_retry_after: Duration::from_secs(20),
-            ..Patience::default()
-        };
-        let second = Duration::from_secs(1);
-        for (asked, planned, want) in [
-            (None, Some(second), Some(second)),
-            (Some(5 * second), Some(second), Some(5 * second)),
-            (Some(Duration::ZERO), Some(second), Some(second)),
-            (Some(21 * second), Some(second), None),
-            (Some(5 * second), None, None),
-        ] {
-            assert_eq!(
-                patience.pause(&busy(asked), planned),
-                want,
-                "asked {asked:?}, planned {planned:?}"
-            );
-        }
-    }
-
-    #[test]
-    fn pauses_are_bounded_in_number_and_length() {
-        let patience = Patience {
-            attempts: 6,
-            longest_pause: Duration::from_secs(2),
-            ..Patience::default()
-        };
-        for _ in 0..100 {
-            let pauses: Vec<_> = patience.pauses().collect();
-            assert_eq!(pauses.len(), 5);
-            assert!(
-                pauses.iter().all(|pause| *pause <= patience.longest_pause),
-                "{pauses:?}"
-            );
-        }
-    }
-
-    #[test]
-    fn retry_after_is_read_as_seconds_or_as_a_date() {
-        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(784_111_777);
-        for (text, want) in [
-            ("7", Some(7)),
-            ("Sun, 06 Nov 1994 08:49:40 GMT", Some(3)),
-            ("Sun, 06 Nov 1994 08:49:30 GMT", Some(0)),
-            ("soon", None),
-        ] {
-            let headers =
-                HeaderMap::from_iter([(RETRY_AFTER, HeaderValue::from_str(text).unwrap())]);
-            assert_eq!(
-                retry_after(&headers, now),
-                want.map(Duration::from_secs),
-                "{text}"
-            );
-        }
-    }
 
     #[test]
     fn bad_settings_are_named() {

@@ -11,7 +11,8 @@ use axum::body::{Body, Bytes};
 use axum::http::{HeaderMap, Method, Response, Uri};
 use serde_json::Value;
 
-use super::client::{Clo, CloConfig, Patience, Token};
+use super::client::{Clo, CloConfig, Token};
+use super::patience::Patience;
 
 pub(super) const TOKEN: &str = "t0ken-of-the-test";
 

@@ -9,7 +9,8 @@ use reqwest::Method;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
-use super::client::{Call, Clo};
+use super::call::Call;
+use super::client::Clo;
 use super::error::CloError;
 
 /// Items asked for at once. The API may give fewer.

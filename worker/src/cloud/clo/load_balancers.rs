@@ -2,7 +2,8 @@
 
 use reqwest::Method;
 
-use super::client::{Call, Clo};
+use super::call::Call;
+use super::client::Clo;
 use super::error::CloError;
 use super::model::{LoadBalancer, NewLoadBalancer, NewRule, Rule};
 

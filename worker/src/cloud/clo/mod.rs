@@ -2,7 +2,7 @@
 //!
 //! Three habits of this client keep a recovery from doing harm: a read that failed is an error
 //! and never "nothing there" ([`list`]), a POST whose effect is unknown is never sent again
-//! blindly ([`client`], [`adopt`]), and the API's words are read leniently, because its schemas
+//! blindly (`call`, [`adopt`]), and the API's words are read leniently, because its schemas
 //! and its answers do not always agree ([`model`]).
 
 pub mod adopt;
@@ -10,17 +10,20 @@ pub mod client;
 pub mod error;
 pub mod list;
 pub mod model;
+pub mod patience;
 
 mod addresses;
+mod call;
 mod load_balancers;
 mod project;
 mod servers;
 mod volumes;
 
 pub use adopt::{Made, Settle, adopt_or_create};
-pub use client::{Clo, CloConfig, Patience, Token};
+pub use client::{Clo, CloConfig, Token};
 pub use error::CloError;
 pub use model::*;
+pub use patience::Patience;
 
 #[cfg(test)]
 mod fake;

@@ -3,7 +3,8 @@
 use reqwest::Method;
 use serde_json::json;
 
-use super::client::{Call, Clo};
+use super::call::Call;
+use super::client::Clo;
 use super::error::CloError;
 use super::model::{Image, Keypair, Project};
 

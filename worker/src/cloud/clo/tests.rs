@@ -135,6 +135,23 @@ async fn a_list_that_shrinks_under_our_hands_is_read_again() {
 }
 
 #[tokio::test]
+async fn a_list_that_grows_and_shrinks_meanwhile_is_read_again() {
+    // `e` and `f` come, then `a` goes and shifts `c` to where we have been already. The number of
+    // items alone does not show that.
+    let (_, clo) = Fake::start([
+        page(&["a", "b"], 3),
+        page(&["d", "e"], 5),
+        page(&["f"], 4),
+        page(&["b", "c", "e", "f"], 4),
+    ])
+    .await;
+    assert_eq!(
+        ids(&clo.list_servers().await.unwrap()),
+        ["b", "c", "e", "f"]
+    );
+}
+
+#[tokio::test]
 async fn a_list_without_an_end_is_given_up() {
     let endless = (0..2000).map(|n| page(&[format!("s{n}").as_str()], n + 2));
     let (fake, clo) = Fake::start(endless).await;
