@@ -8,7 +8,7 @@ use jiff::SignedDuration;
 use jobs::ids::{ClusterName, JobName, NodeName, RecoveryId, StepKey};
 use jobs::spec::Role;
 
-use worker::config::{QueueArgs, StoreArgs, WorldArgs};
+use worker::config::{CloudArgs, QueueArgs, StoreArgs, WorldArgs};
 
 /// Brings Kubernetes clusters back from what is in S3: posts jobs, controls recoveries, reads state
 #[derive(Debug, Parser)]
@@ -222,6 +222,13 @@ pub(crate) struct Plan {
     /// The plan; the built-in one for a whole recovery when absent
     #[arg(long, value_name = "FILE")]
     pub(crate) plan: Option<PathBuf>,
+    /// Show what would change in the cloud, too; reads only
+    #[arg(long)]
+    pub(crate) cloud: bool,
+    #[command(flatten)]
+    pub(crate) store: StoreArgs,
+    #[command(flatten)]
+    pub(crate) clo: CloudArgs,
 }
 
 #[derive(Debug, Args)]

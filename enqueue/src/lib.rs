@@ -6,6 +6,7 @@
 //!
 //! Order within a run: parse, validate, read S3, write S3, post, print.
 
+mod changes;
 mod cli;
 mod commands;
 mod error;

@@ -215,7 +215,7 @@ pub(crate) fn plan(plan: &Plan) -> String {
         let needs: Vec<&str> = job.needs.iter().map(|need| need.as_str()).collect();
         let needs = match needs.as_slice() {
             [] => String::new(),
-            [few @ ..] if few.len() <= 4 => format!("  after {}", few.join(", ")),
+            few if few.len() <= 4 => format!("  after {}", few.join(", ")),
             [a, b, rest @ ..] => format!("  after {a}, {b} and {} more", rest.len()),
             [_] => unreachable!("one is few"),
         };

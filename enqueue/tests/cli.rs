@@ -11,6 +11,7 @@ use jobs::record::{
     ActiveRecord, Event, Failure, JobRecord, JobVersion, LeftBehind, Owner, RecoveryRecord,
 };
 use jobs::store::Store;
+use sandbox::world::{Options, Sandbox};
 use uuid::Uuid;
 
 mod world;
@@ -765,4 +766,49 @@ async fn completions_are_made_for_every_shell() {
             .says("rekindle");
     }
     assert!(world.path().exists());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cluster_is_recovered_by_the_command_alone() {
+    let sandbox = Sandbox::start(Options::default()).await.unwrap();
+    let files = tempfile::tempdir().unwrap();
+    let spec = world::SPEC
+        .replace("role: worker", "role: bastion")
+        .replace("2: true", "2: false");
+    std::fs::write(
+        files.path().join("cluster.yaml"),
+        spec + world::LOAD_BALANCER,
+    )
+    .unwrap();
+    let environment = sandbox.environment();
+    let run = |args: &'static str| world::run(args, files.path(), &environment);
+
+    run("doctor")
+        .await
+        .says("ok     cloud")
+        .says("ok     hosts");
+    let before = run("plan --spec cluster.yaml --cloud").await.exits(0);
+    before
+        .says("  + server test-web-1")
+        .says("  + load balancer test-main-lb");
+    let ran = run("recover --cluster test --spec cluster.yaml --here")
+        .await
+        .exits(0);
+    ran.says("4 jobs").says("succeeded; 4 of 4 jobs done");
+    let after = run("plan --spec cluster.yaml --cloud --output json")
+        .await
+        .exits(0)
+        .json();
+    let acts: Vec<_> = after["changes"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|change| &change["act"])
+        .collect();
+    assert_eq!(acts, ["keep", "keep"], "{after}");
+    run("status --cluster test")
+        .await
+        .exits(0)
+        .says("reachability/test-web-1  succeeded");
+    sandbox.stop().await.unwrap();
 }
