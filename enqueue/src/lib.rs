@@ -6,9 +6,9 @@
 //!
 //! Order within a run: parse, validate, read S3, write S3, post, print.
 
+mod changes;
 mod cli;
 mod commands;
-mod config;
 mod error;
 mod exit;
 mod files;
@@ -49,6 +49,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         }
     };
     log_to_stderr();
+    worker::install_crypto();
     let mut out = Out::new(cli.output);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()

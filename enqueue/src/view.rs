@@ -57,8 +57,15 @@ impl Snapshot {
     /// Reads again what can have changed. The jobs first: a job is settled before its recovery ends.
     pub(crate) async fn refresh(&mut self, store: &Store) -> Result<(), StoreError> {
         let (cluster, id) = (self.record.cluster.clone(), self.record.id.clone());
-        let names: Vec<&JobName> = self.plan.jobs().iter().map(|job| &job.name).collect();
-        let reads = names.into_iter().map(|name| {
+        // What has succeeded stays so, unless it runs again on account of others: a watch over a
+        // large recovery reads only what is left.
+        let changes = |job: &&PlannedJob| {
+            let known = self.jobs.get(&job.name).map(|stored| stored.record.status);
+            job.always || known != Some(Status::Succeeded)
+        };
+        let open = self.plan.jobs().iter().filter(changes);
+        let open: Vec<&JobName> = open.map(|job| &job.name).collect();
+        let reads = open.into_iter().map(|name| {
             let series = keys::job(&cluster, &id, name);
             async move {
                 Ok::<_, StoreError>(
@@ -79,7 +86,7 @@ impl Snapshot {
             self.record = record;
         }
         self.active = active.as_ref() == Some(&id);
-        self.jobs = jobs.into_iter().flatten().collect();
+        self.jobs.extend(jobs.into_iter().flatten());
         Ok(())
     }
 

@@ -21,6 +21,8 @@ use crate::view::{Row, Snapshot, State, View};
 const EVERY: Duration = Duration::from_secs(1);
 /// Between the last job's success and the recovery's end a worker writes two records.
 const FINISHING: Duration = Duration::from_secs(15);
+/// Workers take a job within seconds; after this time we wonder aloud.
+const NOBODY: Duration = Duration::from_secs(30);
 /// Failed looks in a row until we give up; the store has tried for half a minute in each.
 const FAILURES: u32 = 5;
 
@@ -64,6 +66,7 @@ async fn follow(
 ) -> Result<(View, ExitCode), CliError> {
     let mut finishing: Option<Instant> = None;
     let mut failures = 0;
+    let mut idle = Idle::default();
     loop {
         let view = snapshot.view();
         screen.show(&view);
@@ -76,6 +79,11 @@ async fn follow(
         {
             return Ok((view, ExitCode::Done));
         }
+        if idle.is_long(&view) {
+            tracing::warn!(
+                "no worker has taken a job for a while: is a `rekindle-worker` running on this bucket and queue?"
+            );
+        }
         tokio::time::sleep(EVERY).await;
         match snapshot.refresh(store).await {
             Ok(()) => failures = 0,
@@ -85,6 +93,27 @@ async fn follow(
             }
             Err(error) => return Err(error.into()),
         }
+    }
+}
+
+/// Notices that jobs wait and nobody comes.
+#[derive(Default)]
+struct Idle {
+    since: Option<Instant>,
+    said: bool,
+}
+
+impl Idle {
+    /// True once, when nothing has been running or waiting for a while though it could.
+    fn is_long(&mut self, view: &View) -> bool {
+        let nobody =
+            view.state == State::Running && view.progress.running + view.progress.waiting == 0;
+        if !nobody {
+            self.since = None;
+            return false;
+        }
+        let long = self.since.get_or_insert_with(Instant::now).elapsed() >= NOBODY;
+        long && !std::mem::replace(&mut self.said, true)
     }
 }
 
