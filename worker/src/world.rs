@@ -175,8 +175,8 @@ impl From<CloError> for JobError {
         let after = error.retry_after();
         // The API says "not now" by 4xx codes too (a volume that is not yet available), so only
         // what is certainly wrong with us ends the job at once.
-        let hopeless = matches!(error.status(), Some(401..=403))
-            || matches!(error, CloError::Invalid { .. });
+        let hopeless =
+            matches!(error.status(), Some(401..=403)) || matches!(error, CloError::Invalid { .. });
         let ambiguous = error.is_ambiguous();
         let mut job = if hopeless {
             Self::fatal(error)
