@@ -1,8 +1,8 @@
 //! The command line, `rekindle`: posts jobs, controls recoveries, reads state.
 //!
 //! It works on S3 alone wherever it can: only posting needs the broker, and nothing needs a worker.
-//! Settings come from flags, then the environment, then defaults ([`cli`] lists them); there is no
-//! file. Each command is one file in [`commands`], named like it.
+//! Settings come from flags, then the environment, then defaults (`cli.rs` lists them); there is no
+//! file. Each command is one file in `commands`, named like it.
 //!
 //! Order within a run: parse, validate, read S3, write S3, post, print.
 
