@@ -15,18 +15,13 @@ pub(crate) fn status(view: &View, now: Timestamp, fit: bool) -> String {
     text.push('\n');
     let mut rows = table(fit, &["JOB", "STATUS", "STEPS", "ATTEMPTS", "TIME", "WHY"]);
     for row in &view.jobs {
-        let stands = if row.blocked {
-            "blocked".into()
-        } else {
-            row.view.status.to_string()
-        };
         rows.add_row([
             row.view.job.to_string(),
-            stands,
+            row.stands(),
             row.view.steps.to_string(),
             dash(row.view.attempts),
             took(row, now),
-            row.view.why.clone(),
+            row.why().to_owned(),
         ]);
     }
     text + &lines(&rows)
@@ -82,6 +77,7 @@ pub(crate) fn progress(progress: &Progress) -> String {
         (progress.running, "running"),
         (progress.waiting, "waiting"),
         (progress.stuck, "failed"),
+        (progress.cancelled, "cancelled"),
         (progress.blocked, "blocked"),
         (progress.pending, "not begun"),
     ] {
@@ -94,9 +90,9 @@ pub(crate) fn progress(progress: &Progress) -> String {
 
 /// One job with all that its record knows.
 pub(crate) fn job(row: &Row, record: Option<&JobRecord>, now: Timestamp, fit: bool) -> String {
-    let mut text = format!("job {}: {}", row.view.job, row.view.status);
-    if !row.view.why.is_empty() {
-        let _ = write!(text, "; {}", row.view.why);
+    let mut text = format!("job {}: {}", row.view.job, row.stands());
+    if !row.why().is_empty() {
+        let _ = write!(text, "; {}", row.why());
     }
     text.push('\n');
     let Some(record) = record else { return text };

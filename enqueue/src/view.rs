@@ -148,6 +148,21 @@ pub(crate) struct Row {
 }
 
 impl Row {
+    /// Where it stands, in a word.
+    pub(crate) fn stands(&self) -> String {
+        match self.blocked {
+            true => "blocked".into(),
+            false => self.view.status.to_string(),
+        }
+    }
+
+    /// Why it stands there, without saying again where.
+    pub(crate) fn why(&self) -> &str {
+        let why = self.view.why.as_str();
+        let again = why.strip_prefix(self.stands().as_str());
+        again.and_then(|why| why.strip_prefix(": ")).unwrap_or(why)
+    }
+
     fn new(
         name: &JobName,
         record: Option<&JobRecord>,
@@ -184,6 +199,7 @@ pub(crate) struct Progress {
     pub(crate) pending: usize,
     /// Settled and not well.
     pub(crate) stuck: usize,
+    pub(crate) cancelled: usize,
     /// Cannot run because of one that is stuck.
     pub(crate) blocked: usize,
 }
@@ -201,11 +217,10 @@ impl Progress {
                 Status::Running => &mut progress.running,
                 Status::Waiting | Status::Retrying => &mut progress.waiting,
                 Status::Pending => &mut progress.pending,
-                Status::Failed
-                | Status::Quarantined
-                | Status::Parked
-                | Status::NeedsApproval
-                | Status::Cancelled => &mut progress.stuck,
+                Status::Failed | Status::Quarantined | Status::Parked | Status::NeedsApproval => {
+                    &mut progress.stuck
+                }
+                Status::Cancelled => &mut progress.cancelled,
             } += 1;
         }
         progress

@@ -125,8 +125,9 @@ fn summary(view: &View) -> String {
         view.state.words(),
         render::progress(&view.progress)
     );
-    for row in view.jobs.iter().filter(|row| row.view.status.is_stuck()) {
-        text += &format!("\n  {} {}: {}", row.view.job, row.view.status, row.view.why);
+    let bad = |row: &&Row| row.view.status.is_stuck() && row.view.status != Status::Cancelled;
+    for row in view.jobs.iter().filter(bad) {
+        text += &format!("\n  {} {}: {}", row.view.job, row.stands(), row.why());
     }
     text
 }
@@ -219,11 +220,11 @@ fn sentence(row: &Row) -> String {
         1 => " (1 step)".into(),
         n => format!(" ({n} steps)"),
     };
-    let why = match row.view.why.as_str() {
+    let why = match row.why() {
         "" => String::new(),
         why => format!(": {why}"),
     };
-    format!("{} {}{steps}{why}", row.view.job, row.view.status)
+    format!("{} {}{steps}{why}", row.view.job, row.stands())
 }
 
 /// What runs right now, as far as it fits on a line.

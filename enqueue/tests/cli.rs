@@ -413,7 +413,7 @@ async fn status_needs_neither_worker_nor_broker_and_says_why_each_job_waits() {
     check("provision/test-web-2", "runs on worker-7 (pid 7), epoch 1");
     check(
         "reachability/test-web-1",
-        "blocked: provision/test-web-1 did not succeed",
+        "blocked  0      -         -     provision/test-web-1 did not succeed",
     );
     check("reachability/test-web-2", "waits for provision/test-web-2");
     check(
