@@ -61,11 +61,7 @@ pub(crate) fn decide(
         return Decision::Claim;
     };
     // The claim that follows would count one more crash; it is quarantined instead of begun again.
-    if dead
-        && record.owner.is_some()
-        && record.crashes.in_a_row + 1 >= MOST_CRASHES
-        && record.crashes.after_steps == record.steps.len() as u64
-    {
+    if dead && record.owner.is_some() && record.crashes_with_this_one() >= MOST_CRASHES {
         return Decision::Quarantine;
     }
     let known = |key: &str| known_steps.contains(&key.split('/').next().unwrap_or_default());
@@ -182,6 +178,9 @@ mod tests {
                 Decision::Claim
             );
             record.claim(owner(), NOW).expect("owner died");
+            record.apply(Change::Running {
+                keys: vec![StepKey::of("s", 1)],
+            });
         }
         assert_eq!(
             ask(Some(&record), &Readiness::Ready, &flags, true),

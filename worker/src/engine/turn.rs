@@ -9,7 +9,9 @@ use jobs::keys;
 use jobs::message::JobMessage;
 use jobs::plan::{PlannedJob, Readiness};
 use jobs::queue::{Delivery, QueueError};
-use jobs::record::{Event, Failure, JobRecord, JobVersion, LeftBehind, RecoveryRecord, Status};
+use jobs::record::{
+    Crashes, Event, Failure, JobRecord, JobVersion, LeftBehind, RecoveryRecord, Status,
+};
 use jobs::store::{Appended, Recovery, StoreError, StoredJob};
 use tokio::time::Instant;
 use tracing::Instrument;
@@ -43,6 +45,9 @@ pub(super) enum TurnError {
     #[error(transparent)]
     Queue(#[from] QueueError),
 }
+
+/// A suspect that must wait for another one comes again after this time.
+const SUSPECT_PAUSE: Duration = Duration::from_secs(1);
 
 /// A delivery that the store keeps us from handling comes again after this time.
 const STORE_PAUSE: Duration = Duration::from_secs(5);
@@ -136,8 +141,12 @@ impl Engine {
             let steps = crate::jobs::steps(&job.payload);
             match decide(record, &readiness, &recovery.record.flags, dead, steps) {
                 Decision::Succeeded => {
-                    let generation = record.map_or(0, |r| r.generation);
-                    self.mark_succeeded(&recovery, &job, generation).await?;
+                    // A message that comes again must not turn "ran although something failed"
+                    // into "done": the marker that is there stands.
+                    if readiness != Readiness::Failed {
+                        let generation = record.map_or(0, |r| r.generation);
+                        self.mark_succeeded(&recovery, &job, generation).await?;
+                    }
                     self.post_followers(&recovery, &job.name, delivery).await?;
                     return Ok(Leave::Ack);
                 }
@@ -213,6 +222,13 @@ impl Engine {
                     }
                 }
                 Decision::Claim => {
+                    // A job that may be what crashes its workers runs alone among its like, so that
+                    // the next crash tells which of them it was.
+                    let suspect = record.is_some_and(|r| r.is_suspect(dead));
+                    let alone = suspect.then(|| self.suspects.try_acquire());
+                    if matches!(alone, Some(Err(_))) {
+                        return Ok(Leave::Again(SUSPECT_PAUSE));
+                    }
                     let mut record = stored.as_ref().map_or_else(
                         || JobRecord::new(job.name.clone(), job.payload.clone()),
                         |s| s.record.clone(),
@@ -380,6 +396,24 @@ impl Engine {
         }
     }
 
+    /// The marker of a job that succeeded.
+    async fn mark_succeeded(
+        &self,
+        recovery: &Recovery,
+        job: &PlannedJob,
+        generation: u32,
+    ) -> Result<(), StoreError> {
+        let (cluster, id) = (&recovery.record.cluster, &recovery.record.id);
+        if job.always && !self.needs_succeeded(recovery, job).await? {
+            // It ran although something failed: it counts for this generation only.
+            self.store
+                .mark_failed(cluster, id, &job.name, generation)
+                .await
+        } else {
+            self.store.mark_done(cluster, id, &job.name).await
+        }
+    }
+
     /// A failed job's marker, what may run all the same, and its message in the dead queue.
     async fn after_failure(
         &self,
@@ -468,15 +502,20 @@ impl Engine {
             |s| s.record,
         );
         let now = Timestamp::now();
+        let crashes = Crashes {
+            in_a_row: record.crashes_with_this_one(),
+            ..record.crashes.clone()
+        };
         // Claimed and released in one version: nobody else could have run it in between.
         record
             .claim(self.me.clone(), now)
             .expect("only an unsettled job comes here");
-        let running = std::mem::take(&mut record.crashes.running);
         record
             .release(event, now)
             .expect("a running job may be settled");
-        record.crashes.running = running;
+        if event == Event::Quarantine {
+            record.crashes = crashes;
+        }
         record.failure = Some(Failure {
             step,
             chain: vec![reason.to_owned()],
@@ -495,11 +534,10 @@ impl Engine {
     /// A lease is dead when its owner was a process of this host that is gone, or when its record
     /// has not changed for one lease on our own clock.
     async fn owner_is_dead(&self, series: &keys::Series, stored: &StoredJob) -> bool {
-        let Some(owner) = &stored.record.owner else {
+        if stored.record.owner.is_none() {
             return false;
-        };
-        let unchanged = self.unchanged_for(series, stored.version).await;
-        if is_gone(owner, &self.me) || unchanged >= self.options.lease {
+        }
+        if !self.is_held(series, stored).await {
             return true;
         }
         // It may have died or frozen; whether its record still changes shows within a lease. A
@@ -519,6 +557,15 @@ impl Engine {
             }
         }
         false
+    }
+
+    /// Whether somebody holds the lease, as far as we have seen until now.
+    pub(super) async fn is_held(&self, series: &keys::Series, stored: &StoredJob) -> bool {
+        let Some(owner) = &stored.record.owner else {
+            return false;
+        };
+        let unchanged = self.unchanged_for(series, stored.version).await;
+        !is_gone(owner, &self.me) && unchanged < self.options.lease
     }
 
     async fn readiness(
@@ -542,25 +589,16 @@ impl Engine {
             .unwrap_or(Readiness::Needs(job.needs.clone())))
     }
 
-    /// A job that ran although something it needs failed (`always`) is settled for this generation
-    /// only: after a retry it runs again.
-    async fn mark_succeeded(
+    async fn needs_succeeded(
         &self,
         recovery: &Recovery,
         job: &PlannedJob,
-        generation: u32,
-    ) -> Result<(), StoreError> {
-        let (cluster, id) = (&recovery.record.cluster, &recovery.record.id);
-        if job.always {
-            let settled = self.store.settled(cluster, id).await?;
-            if !job.needs.iter().all(|need| settled.done.contains(need)) {
-                return self
-                    .store
-                    .mark_failed(cluster, id, &job.name, generation)
-                    .await;
-            }
-        }
-        self.store.mark_done(cluster, id, &job.name).await
+    ) -> Result<bool, StoreError> {
+        let settled = self
+            .store
+            .settled(&recovery.record.cluster, &recovery.record.id)
+            .await?;
+        Ok(job.needs.iter().all(|need| settled.done.contains(need)))
     }
 
     async fn flag_watch(&self, record: &RecoveryRecord) -> FlagWatch {
