@@ -95,15 +95,16 @@ impl fmt::Display for Failure {
     }
 }
 
-/// Crashes, counted apart from failures: how often workers died while they held this job.
+/// Crashes, counted apart from failures: how often workers died while they held this job and it
+/// came no further in between.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Crashes {
     /// Crashes in a row at the same place.
     pub in_a_row: u32,
     /// Steps that were finished at the last crash: the place.
     pub after_steps: u64,
-    /// Steps that were running, as far as known. After a first crash workers write down what they
-    /// begin, so from the second crash on this is exact.
+    /// Steps and looks that have begun and not ended. Written only after a first crash, so from the
+    /// second one on it tells who ran and who merely died along.
     pub running: Vec<StepKey>,
 }
 
@@ -250,19 +251,16 @@ impl JobRecord {
         Ok(())
     }
 
-    /// A worker takes the job: next epoch, next turn. When the record still has another owner that
-    /// one died without a word, which counts as a crash at the place the steps show.
+    /// A worker takes the job: next epoch, next turn. When the record still has an owner that one
+    /// died without a word, which counts as a crash at the place the steps show.
     pub fn claim(&mut self, owner: Owner, now: Timestamp) -> Result<(), IllegalTransition> {
         self.happen(Event::Claim)?;
-        let crashes = self.crashes_with(&owner);
-        if crashes > 0
-            && self
-                .owner
-                .as_ref()
-                .is_some_and(|o| o.worker != owner.worker)
-        {
-            self.crashes.in_a_row = crashes;
-            self.crashes.after_steps = self.steps.len() as u64;
+        if self.owner.is_some() {
+            self.crashes = Crashes {
+                in_a_row: self.crashes_with_this_one(),
+                after_steps: self.steps.len() as u64,
+                running: Vec::new(),
+            };
         }
         self.owner = Some(owner);
         self.epoch += 1;
@@ -273,13 +271,24 @@ impl JobRecord {
         Ok(())
     }
 
-    /// Crashes in a row at this place, should `next` take the job now. An owner that is `next`
-    /// itself lives: it lost its lease, to an outage of the store for example.
-    pub fn crashes_with(&self, next: &Owner) -> u32 {
-        let here = self.crashes.after_steps == self.steps.len() as u64;
-        let so_far = if here { self.crashes.in_a_row } else { 0 };
-        let died = self.owner.as_ref().is_some_and(|o| o.worker != next.worker);
-        so_far + u32::from(died)
+    /// Crashes in a row if the owner is found dead now. A job of which nothing was running died
+    /// along with its worker and is not to blame.
+    pub fn crashes_with_this_one(&self) -> u32 {
+        let crashes = &self.crashes;
+        let same_place = crashes.in_a_row > 0 && crashes.after_steps == self.steps.len() as u64;
+        match (same_place, crashes.running.is_empty()) {
+            (false, _) => 1,
+            (true, true) => crashes.in_a_row,
+            (true, false) => crashes.in_a_row + 1,
+        }
+    }
+
+    /// Whether it may be what crashes its workers: two crashes in a row at the same place.
+    /// `owner_is_dead` says that the last one is still to be counted.
+    pub fn is_suspect(&self, owner_is_dead: bool) -> bool {
+        let same_place = self.crashes.after_steps == self.steps.len() as u64;
+        let counted = self.crashes.in_a_row >= 2 && same_place;
+        counted || (owner_is_dead && self.owner.is_some() && self.crashes_with_this_one() >= 2)
     }
 
     /// The owner lets go; `event` says why.
@@ -287,12 +296,8 @@ impl JobRecord {
         self.happen(event)?;
         self.owner = None;
         self.touched = Some(now);
-        // Whoever writes this is alive: what was running has ended.
-        self.crashes.running.clear();
-        // It went through this place and lives. A shutdown may have come before it.
-        if matches!(event, Event::Yield | Event::Retry) {
-            self.crashes.in_a_row = 0;
-        }
+        // Whoever writes this is alive: the job has survived a turn.
+        self.crashes = Crashes::default();
         if self.status.is_settled() {
             self.ended = Some(now);
             self.due = None;
@@ -311,6 +316,7 @@ impl JobRecord {
                 self.steps.insert(key, record);
             }
             Change::Wait { key, record } => {
+                self.crashes.running.retain(|running| *running != key);
                 self.waits.insert(key, record);
             }
             Change::Running { keys } => self.crashes.running = keys,
@@ -364,7 +370,7 @@ mod tests {
 
     fn owner() -> Owner {
         Owner {
-            worker: Uuid::new_v4(),
+            worker: Uuid::nil(),
             host: "h".into(),
             realm: "b".into(),
             pid: 1,
@@ -388,38 +394,57 @@ mod tests {
 
     const NOW: Timestamp = Timestamp::UNIX_EPOCH;
 
+    fn begins(record: &mut JobRecord) {
+        record.apply(Change::Running {
+            keys: vec!["s".into()],
+        });
+    }
+
     #[test]
     fn crashes_count_in_a_row_at_the_same_place_only() {
         let mut record = record();
         record.claim(owner(), NOW).expect("pending");
         record.claim(owner(), NOW).expect("owner died");
+        assert_eq!(
+            record.crashes.in_a_row, 1,
+            "of the first crash nothing more is known"
+        );
+        begins(&mut record);
+        assert!(record.is_suspect(true) && !record.is_suspect(false));
         record.claim(owner(), NOW).expect("owner died");
         assert_eq!(record.crashes.in_a_row, 2);
+        assert!(record.is_suspect(false));
         record.apply(step(1));
+        assert!(!record.is_suspect(false), "it came further");
         record.claim(owner(), NOW).expect("owner died");
         assert_eq!(record.crashes.in_a_row, 1, "a step later is another place");
         record.release(Event::Release, NOW).expect("running");
+        assert_eq!(record.crashes.in_a_row, 0, "it survived a turn");
         record.claim(owner(), NOW).expect("waiting");
-        assert_eq!(record.crashes.in_a_row, 1, "a shutdown is no crash");
+        assert_eq!(record.crashes.in_a_row, 0, "a shutdown is no crash");
         assert_eq!((record.epoch, record.turn), (5, 5));
-        record.release(Event::Yield, NOW).expect("running");
-        assert_eq!(
-            record.crashes.in_a_row, 0,
-            "a turn that ends well ends the row"
-        );
     }
 
     #[test]
-    fn a_worker_that_takes_its_own_job_again_has_not_crashed() {
-        let (mut record, me) = (record(), owner());
-        for _ in 0..4 {
-            record.claim(me.clone(), NOW).expect("ours or pending");
+    fn who_merely_dies_along_is_not_to_blame() {
+        let mut record = record();
+        for _ in 0..9 {
+            record
+                .claim(owner(), NOW)
+                .expect("pending, or its owner died");
         }
-        assert_eq!((record.crashes.in_a_row, record.epoch), (0, 4));
-        assert_eq!(
-            (record.crashes_with(&me), record.crashes_with(&owner())),
-            (0, 1)
-        );
+        assert_eq!(record.crashes.in_a_row, 1, "nothing of it was running");
+        begins(&mut record);
+        let wait = WaitRecord {
+            polls: 1,
+            ..WaitRecord::default()
+        };
+        record.apply(Change::Wait {
+            key: "s".into(),
+            record: wait,
+        });
+        record.claim(owner(), NOW).expect("owner died");
+        assert_eq!(record.crashes.in_a_row, 1, "the look had ended");
     }
 
     #[test]

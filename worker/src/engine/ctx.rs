@@ -169,9 +169,7 @@ impl Ctx {
             return Ok(done);
         }
         self.gate().await?;
-        if self.inner.record.crashes.in_a_row > 0 {
-            self.inner.recorder.begun(key.clone()).await.map_err(lost)?;
-        }
+        self.begins(&key).await?;
         let began = Instant::now();
         tracing::debug!(step = %key, "step begins");
         let value = f().await.map_err(|e| e.into().at(&key))?;
@@ -217,6 +215,7 @@ impl Ctx {
         loop {
             self.gate().await?;
             so_far.polls += 1;
+            self.begins(&key).await?;
             let seen = match look().await.map_err(Into::into) {
                 Ok(Poll::Ready(value)) => {
                     let output =
@@ -258,7 +257,7 @@ impl Ctx {
             };
             so_far.waited_ms = u64::try_from(counted.as_millis()).unwrap_or(u64::MAX);
             so_far.seen = seen;
-            if news || last_look_of_turn {
+            if news || last_look_of_turn || self.is_careful() {
                 self.inner
                     .recorder
                     .wait(key.clone(), so_far.clone())
@@ -299,6 +298,19 @@ impl Ctx {
             Err(JobError::retry(text))
         };
         self.step(key, checked).await.map(|_: Proof| Proven(()))
+    }
+
+    /// After a crash what runs is written down before it begins, so that the next crash tells which
+    /// step it was.
+    async fn begins(&self, key: &StepKey) -> Result<(), JobError> {
+        if self.is_careful() {
+            self.inner.recorder.begun(key.clone()).await.map_err(lost)?;
+        }
+        Ok(())
+    }
+
+    fn is_careful(&self) -> bool {
+        self.inner.record.crashes.in_a_row > 0
     }
 
     fn recorded<T: DeserializeOwned>(&self, key: &StepKey) -> Result<Option<T>, JobError> {

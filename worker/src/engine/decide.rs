@@ -31,7 +31,6 @@ pub(crate) fn decide(
     readiness: &Readiness,
     flags: &Flags,
     dead: bool,
-    me: &Owner,
     known_steps: &[&str],
 ) -> Decision {
     if let Some(record) = record {
@@ -62,7 +61,7 @@ pub(crate) fn decide(
         return Decision::Claim;
     };
     // The claim that follows would count one more crash; it is quarantined instead of begun again.
-    if dead && record.owner.is_some() && record.crashes_with(me) >= MOST_CRASHES {
+    if dead && record.owner.is_some() && record.crashes_with_this_one() >= MOST_CRASHES {
         return Decision::Quarantine;
     }
     let known = |key: &str| known_steps.contains(&key.split('/').next().unwrap_or_default());
@@ -90,13 +89,6 @@ mod tests {
     use super::*;
 
     const NOW: Timestamp = Timestamp::UNIX_EPOCH;
-
-    fn someone() -> Owner {
-        Owner {
-            worker: Uuid::new_v4(),
-            ..owner()
-        }
-    }
 
     fn owner() -> Owner {
         Owner {
@@ -127,7 +119,7 @@ mod tests {
         flags: &Flags,
         dead: bool,
     ) -> Decision {
-        decide(record, readiness, flags, dead, &someone(), &["s"])
+        decide(record, readiness, flags, dead, &["s"])
     }
 
     #[test]
@@ -185,7 +177,10 @@ mod tests {
                 ask(Some(&record), &Readiness::Ready, &flags, true),
                 Decision::Claim
             );
-            record.claim(someone(), NOW).expect("owner died");
+            record.claim(owner(), NOW).expect("owner died");
+            record.apply(Change::Running {
+                keys: vec![StepKey::of("s", 1)],
+            });
         }
         assert_eq!(
             ask(Some(&record), &Readiness::Ready, &flags, true),

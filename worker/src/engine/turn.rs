@@ -9,7 +9,9 @@ use jobs::keys;
 use jobs::message::JobMessage;
 use jobs::plan::{PlannedJob, Readiness};
 use jobs::queue::{Delivery, QueueError};
-use jobs::record::{Event, Failure, JobRecord, JobVersion, LeftBehind, RecoveryRecord, Status};
+use jobs::record::{
+    Crashes, Event, Failure, JobRecord, JobVersion, LeftBehind, RecoveryRecord, Status,
+};
 use jobs::store::{Appended, Recovery, StoreError, StoredJob};
 use tokio::time::Instant;
 use tracing::Instrument;
@@ -43,6 +45,9 @@ pub(super) enum TurnError {
     #[error(transparent)]
     Queue(#[from] QueueError),
 }
+
+/// A suspect that must wait for another one comes again after this time.
+const SUSPECT_PAUSE: Duration = Duration::from_secs(1);
 
 /// A delivery that the store keeps us from handling comes again after this time.
 const STORE_PAUSE: Duration = Duration::from_secs(5);
@@ -103,13 +108,11 @@ impl Engine {
 
     async fn work(&self, message: &JobMessage, delivery: &Delivery) -> Result<Leave, TurnError> {
         let (cluster, id) = (&message.cluster, &message.recovery);
-        let read = Instant::now();
         let Some(record) = self.store.recovery_record(cluster, id).await? else {
             return Ok(Leave::Dead(format!(
                 "the bucket has no recovery `{id}` of cluster `{cluster}`"
             )));
         };
-        let flags = self.flag_watch(&record, read).await;
         let (plan, spec) = self.inputs(&record.inputs).await?;
         let recovery = Recovery { record, plan, spec };
         let Some(job) = recovery.plan.job(&message.job).cloned() else {
@@ -136,14 +139,7 @@ impl Engine {
             };
             let readiness = self.readiness(&recovery, &job, record).await?;
             let steps = crate::jobs::steps(&job.payload);
-            match decide(
-                record,
-                &readiness,
-                &recovery.record.flags,
-                dead,
-                &self.me,
-                steps,
-            ) {
+            match decide(record, &readiness, &recovery.record.flags, dead, steps) {
                 Decision::Succeeded => {
                     // A message that comes again must not turn "ran although something failed"
                     // into "done": the marker that is there stands.
@@ -226,6 +222,13 @@ impl Engine {
                     }
                 }
                 Decision::Claim => {
+                    // A job that may be what crashes its workers runs alone among its like, so that
+                    // the next crash tells which of them it was.
+                    let suspect = record.is_some_and(|r| r.is_suspect(dead));
+                    let alone = suspect.then(|| self.suspects.try_acquire());
+                    if matches!(alone, Some(Err(_))) {
+                        return Ok(Leave::Again(SUSPECT_PAUSE));
+                    }
                     let mut record = stored.as_ref().map_or_else(
                         || JobRecord::new(job.name.clone(), job.payload.clone()),
                         |s| s.record.clone(),
@@ -240,7 +243,7 @@ impl Engine {
                             unreachable!("made three lines above")
                         };
                         return self
-                            .run_turn(recovery, flags, job, (series, version, *record), delivery)
+                            .run_turn(recovery, job, series, version, *record, delivery)
                             .await;
                     }
                 }
@@ -252,9 +255,10 @@ impl Engine {
     async fn run_turn(
         &self,
         recovery: Recovery,
-        flags: FlagWatch,
         job: PlannedJob,
-        (series, version, record): (keys::Series, u64, JobRecord),
+        series: keys::Series,
+        version: u64,
+        record: JobRecord,
         delivery: &Delivery,
     ) -> Result<Leave, TurnError> {
         tracing::info!(
@@ -282,7 +286,7 @@ impl Engine {
                 world: Arc::clone(&self.world),
                 recorder,
                 record,
-                flags,
+                flags: self.flag_watch(&recovery.record).await,
                 shutdown: self.shutdown.clone(),
                 turn_ends: Instant::now() + self.options.turn,
                 known_steps: crate::jobs::steps(&job.payload),
@@ -498,15 +502,20 @@ impl Engine {
             |s| s.record,
         );
         let now = Timestamp::now();
+        let crashes = Crashes {
+            in_a_row: record.crashes_with_this_one(),
+            ..record.crashes.clone()
+        };
         // Claimed and released in one version: nobody else could have run it in between.
         record
             .claim(self.me.clone(), now)
             .expect("only an unsettled job comes here");
-        let running = std::mem::take(&mut record.crashes.running);
         record
             .release(event, now)
             .expect("a running job may be settled");
-        record.crashes.running = running;
+        if event == Event::Quarantine {
+            record.crashes = crashes;
+        }
         record.failure = Some(Failure {
             step,
             chain: vec![reason.to_owned()],
@@ -592,18 +601,18 @@ impl Engine {
         Ok(job.needs.iter().all(|need| settled.done.contains(need)))
     }
 
-    /// The watch on a recovery's flags; it learns what we read at `read`.
-    async fn flag_watch(&self, record: &RecoveryRecord, read: Instant) -> FlagWatch {
-        let watch = {
-            let mut all = self.flags.lock().await;
-            if all.len() > 256 {
-                all.clear();
-            }
-            all.entry((record.cluster.clone(), record.id.clone()))
-                .or_insert_with(|| FlagWatch::new(record, read))
-                .clone()
-        };
-        watch.learn(&record.flags, read).await;
+    async fn flag_watch(&self, record: &RecoveryRecord) -> FlagWatch {
+        let mut all = self.flags.lock().await;
+        if all.len() > 256 {
+            all.clear();
+        }
+        let watch = all
+            .entry((record.cluster.clone(), record.id.clone()))
+            .or_insert_with(|| FlagWatch::new(record))
+            .clone();
+        drop(all);
+        // This turn has just read the record: what the watch remembers may be older.
+        watch.set(record.flags.clone()).await;
         watch
     }
 }
