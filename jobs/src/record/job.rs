@@ -252,10 +252,15 @@ impl JobRecord {
     }
 
     /// A worker takes the job: next epoch, next turn. When the record still has an owner that one
-    /// died without a word, which counts as a crash at the place the steps show.
+    /// died without a word, which counts as a crash at the place the steps show. Unless it is the
+    /// same one: it lives, and lost its lease to an outage of the store for example.
     pub fn claim(&mut self, owner: Owner, now: Timestamp) -> Result<(), IllegalTransition> {
         self.happen(Event::Claim)?;
-        if self.owner.is_some() {
+        if self
+            .owner
+            .as_ref()
+            .is_some_and(|o| o.worker != owner.worker)
+        {
             self.crashes = Crashes {
                 in_a_row: self.crashes_with_this_one(),
                 after_steps: self.steps.len() as u64,
@@ -370,7 +375,7 @@ mod tests {
 
     fn owner() -> Owner {
         Owner {
-            worker: Uuid::nil(),
+            worker: Uuid::new_v4(),
             host: "h".into(),
             realm: "b".into(),
             pid: 1,
@@ -445,6 +450,15 @@ mod tests {
         });
         record.claim(owner(), NOW).expect("owner died");
         assert_eq!(record.crashes.in_a_row, 1, "the look had ended");
+    }
+
+    #[test]
+    fn a_worker_that_takes_its_own_job_again_has_not_crashed() {
+        let (mut record, me) = (record(), owner());
+        for _ in 0..4 {
+            record.claim(me.clone(), NOW).expect("pending, or ours");
+        }
+        assert_eq!((record.crashes.in_a_row, record.epoch), (0, 4));
     }
 
     #[test]

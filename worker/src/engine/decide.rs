@@ -25,12 +25,13 @@ pub(crate) enum Decision {
 /// Crashes in a row at the same step that quarantine a job.
 pub(crate) const MOST_CRASHES: u32 = 3;
 
-/// Decides. `dead` says that the record's owner is known to be gone.
+/// Decides for `me`. `dead` says that the record's owner is known to be gone.
 pub(crate) fn decide(
     record: Option<&JobRecord>,
     readiness: &Readiness,
     flags: &Flags,
     dead: bool,
+    me: &Owner,
     known_steps: &[&str],
 ) -> Decision {
     if let Some(record) = record {
@@ -61,7 +62,8 @@ pub(crate) fn decide(
         return Decision::Claim;
     };
     // The claim that follows would count one more crash; it is quarantined instead of begun again.
-    if dead && record.owner.is_some() && record.crashes_with_this_one() >= MOST_CRASHES {
+    let crashed = dead && record.owner.as_ref().is_some_and(|o| o.worker != me.worker);
+    if crashed && record.crashes_with_this_one() >= MOST_CRASHES {
         return Decision::Quarantine;
     }
     let known = |key: &str| known_steps.contains(&key.split('/').next().unwrap_or_default());
@@ -89,6 +91,13 @@ mod tests {
     use super::*;
 
     const NOW: Timestamp = Timestamp::UNIX_EPOCH;
+
+    fn someone() -> Owner {
+        Owner {
+            worker: Uuid::new_v4(),
+            ..owner()
+        }
+    }
 
     fn owner() -> Owner {
         Owner {
@@ -119,7 +128,7 @@ mod tests {
         flags: &Flags,
         dead: bool,
     ) -> Decision {
-        decide(record, readiness, flags, dead, &["s"])
+        decide(record, readiness, flags, dead, &someone(), &["s"])
     }
 
     #[test]
@@ -177,7 +186,7 @@ mod tests {
                 ask(Some(&record), &Readiness::Ready, &flags, true),
                 Decision::Claim
             );
-            record.claim(owner(), NOW).expect("owner died");
+            record.claim(someone(), NOW).expect("owner died");
             record.apply(Change::Running {
                 keys: vec![StepKey::of("s", 1)],
             });

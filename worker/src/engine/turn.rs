@@ -139,7 +139,14 @@ impl Engine {
             };
             let readiness = self.readiness(&recovery, &job, record).await?;
             let steps = crate::jobs::steps(&job.payload);
-            match decide(record, &readiness, &recovery.record.flags, dead, steps) {
+            match decide(
+                record,
+                &readiness,
+                &recovery.record.flags,
+                dead,
+                &self.me,
+                steps,
+            ) {
                 Decision::Succeeded => {
                     // A message that comes again must not turn "ran although something failed"
                     // into "done": the marker that is there stands.
@@ -224,7 +231,10 @@ impl Engine {
                 Decision::Claim => {
                     // A job that may be what crashes its workers runs alone among its like, so that
                     // the next crash tells which of them it was.
-                    let suspect = record.is_some_and(|r| r.is_suspect(dead));
+                    let ours = |r: &JobRecord| {
+                        r.owner.as_ref().is_some_and(|o| o.worker == self.me.worker)
+                    };
+                    let suspect = record.is_some_and(|r| r.is_suspect(dead && !ours(r)));
                     let alone = suspect.then(|| self.suspects.try_acquire());
                     if matches!(alone, Some(Err(_))) {
                         return Ok(Leave::Again(SUSPECT_PAUSE));
