@@ -8,7 +8,7 @@ use jiff::SignedDuration;
 use jobs::ids::{ClusterName, JobName, NodeName, RecoveryId, StepKey};
 use jobs::spec::Role;
 
-use crate::config::{CloudArgs, QueueArgs, StoreArgs};
+use worker::config::{CloudArgs, QueueArgs, StoreArgs, WorldArgs};
 
 /// Brings Kubernetes clusters back from what is in S3: posts jobs, controls recoveries, reads state
 #[derive(Debug, Parser)]
@@ -20,7 +20,8 @@ pub(crate) struct Cli {
         global = true,
         value_enum,
         default_value_t,
-        value_name = "FORMAT"
+        value_name = "FORMAT",
+        display_order = 900
     )]
     pub(crate) output: Format,
     #[command(subcommand)]
@@ -114,7 +115,7 @@ pub(crate) struct Follow {
     /// Give up waiting after this time, for example `90s`, `30m` or `2h`
     #[arg(long, value_name = "TIME", value_parser = duration)]
     pub(crate) timeout: Option<Duration>,
-    /// Run the jobs in this process, without a broker; the state is in S3 all the same
+    /// Run the jobs in this process and wait: no broker, the same state in S3
     #[arg(long)]
     pub(crate) here: bool,
     #[command(flatten)]
@@ -122,7 +123,7 @@ pub(crate) struct Follow {
     #[command(flatten)]
     pub(crate) queue: QueueArgs,
     #[command(flatten)]
-    pub(crate) cloud: CloudArgs,
+    pub(crate) world: WorldArgs,
 }
 
 impl Follow {
@@ -135,7 +136,12 @@ impl Follow {
 #[derive(Debug, Args)]
 pub(crate) struct Cluster {
     /// The cluster
-    #[arg(long = "cluster", env = "REKINDLE_CLUSTER", value_name = "NAME")]
+    #[arg(
+        long = "cluster",
+        env = "REKINDLE_CLUSTER",
+        hide_env_values = true,
+        value_name = "NAME"
+    )]
     pub(crate) name: ClusterName,
 }
 
@@ -193,7 +199,7 @@ pub(crate) struct DemoJob {
     /// How many steps it has
     #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub(crate) steps: u32,
-    /// How long each step takes
+    /// How many milliseconds each step takes
     #[arg(long, value_name = "MS", default_value_t = 200, value_parser = clap::value_parser!(u64).range(..=3_600_000))]
     pub(crate) step_ms: u64,
     /// The step, from 0, at which the worker process aborts
@@ -216,6 +222,13 @@ pub(crate) struct Plan {
     /// The plan; the built-in one for a whole recovery when absent
     #[arg(long, value_name = "FILE")]
     pub(crate) plan: Option<PathBuf>,
+    /// Show what would change in the cloud, too; reads only
+    #[arg(long)]
+    pub(crate) cloud: bool,
+    #[command(flatten)]
+    pub(crate) store: StoreArgs,
+    #[command(flatten)]
+    pub(crate) clo: CloudArgs,
 }
 
 #[derive(Debug, Args)]
@@ -291,7 +304,12 @@ pub(crate) struct Resume {
 #[derive(Debug, Args)]
 pub(crate) struct List {
     /// One cluster only
-    #[arg(long, env = "REKINDLE_CLUSTER", value_name = "NAME")]
+    #[arg(
+        long,
+        env = "REKINDLE_CLUSTER",
+        hide_env_values = true,
+        value_name = "NAME"
+    )]
     pub(crate) cluster: Option<ClusterName>,
     #[command(flatten)]
     pub(crate) store: StoreArgs,
@@ -304,7 +322,7 @@ pub(crate) struct Doctor {
     #[command(flatten)]
     pub(crate) queue: QueueArgs,
     #[command(flatten)]
-    pub(crate) cloud: CloudArgs,
+    pub(crate) world: WorldArgs,
 }
 
 #[derive(Debug, Args)]
@@ -336,6 +354,21 @@ mod tests {
     #[test]
     fn the_definition_is_sound() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn the_help_is_as_it_was() {
+        let mut text = String::new();
+        let mut command = Cli::command().term_width(100);
+        command.build();
+        for sub in command
+            .get_subcommands_mut()
+            .filter(|sub| sub.get_name() != "help")
+        {
+            let help = sub.render_help();
+            text += &format!("$ rekindle {} -h\n{help}\n", sub.get_name());
+        }
+        insta::assert_snapshot!(text);
     }
 
     #[test]

@@ -6,6 +6,7 @@ use jobs::queue::QueueError;
 use jobs::record::IllegalTransition;
 use jobs::spec::Problem;
 use jobs::store::StoreError;
+use worker::config::SettingError;
 
 use crate::exit::ExitCode;
 
@@ -112,6 +113,15 @@ impl CliError {
                 Some("`rekindle doctor` checks the connections one by one".into())
             }
             Self::Store(_) | Self::Queue(_) | Self::Transition(_) => None,
+        }
+    }
+}
+
+impl From<SettingError> for CliError {
+    fn from(SettingError { reason, hint }: SettingError) -> Self {
+        Self::Usage {
+            message: reason,
+            hint,
         }
     }
 }

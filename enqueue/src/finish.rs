@@ -6,7 +6,7 @@ use jobs::ids::{ClusterName, JobName, RecoveryId};
 use jobs::keys;
 use jobs::plan::PlannedJob;
 use jobs::record::{
-    ActiveRecord, Event, Finished, JobRecord, JobVersion, Outcome, RecoveryRecord, Status,
+    ActiveRecord, Event, Finished, JobRecord, JobVersion, Outcome, Owner, RecoveryRecord,
 };
 use jobs::store::{Appended, Store, StoreError};
 
@@ -30,8 +30,9 @@ pub(crate) enum Cancelled {
 /// that is faster wins that version; then the job counts as running and the rest is the worker's.
 pub(crate) async fn cancelled(store: &Store, snapshot: &Snapshot) -> Result<Cancelled, CliError> {
     let (cluster, id) = (&snapshot.record.cluster, &snapshot.record.id);
+    let me = &worker::engine::here(store.writer());
     let settle = snapshot.plan.jobs().iter().map(|job| async move {
-        let settled = settle(store, cluster, id, job).await?;
+        let settled = settle(store, me, cluster, id, job).await?;
         Ok::<_, CliError>((!settled).then(|| job.name.clone()))
     });
     let running: Vec<Option<JobName>> = stream::iter(settle)
@@ -64,6 +65,7 @@ pub(crate) async fn cancelled(store: &Store, snapshot: &Snapshot) -> Result<Canc
 /// Settles one job as cancelled; `false` when a worker has it.
 async fn settle(
     store: &Store,
+    me: &Owner,
     cluster: &ClusterName,
     id: &RecoveryId,
     job: &PlannedJob,
@@ -76,7 +78,9 @@ async fn settle(
     if record.status.is_settled() {
         return Ok(true);
     }
-    if record.status == Status::Running {
+    // A process of this host that is gone runs nothing, whatever it left in the record.
+    let alive = |owner: &Owner| !worker::engine::is_gone(owner, me);
+    if record.owner.as_ref().is_some_and(alive) {
         return Ok(false);
     }
     record.release(Event::Cancel, Timestamp::now())?;

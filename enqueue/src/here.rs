@@ -21,7 +21,7 @@ pub(crate) struct Here {
 
 impl Here {
     /// Begins to work on whatever is posted to its queue.
-    pub(crate) fn start(store: &Store) -> Self {
+    pub(crate) fn start(store: &Store, world: World) -> Self {
         let queue = Arc::new(InProcess::new());
         let shutdown = CancellationToken::new();
         // The sweep would take up jobs of every cluster in the bucket; this process is here for one.
@@ -32,7 +32,7 @@ impl Here {
         let engine = Engine::new(
             store.as_another_writer(),
             Arc::clone(&queue) as Arc<dyn Queue>,
-            World::default(),
+            world,
             options,
             shutdown.clone(),
         );

@@ -1,14 +1,14 @@
 //! The command line, `rekindle`: posts jobs, controls recoveries, reads state.
 //!
 //! It works on S3 alone wherever it can: only posting needs the broker, and nothing needs a worker.
-//! Settings come from flags, then the environment, then defaults ([`cli`] lists them); there is no
-//! file. Each command is one file in [`commands`], named like it.
+//! Settings come from flags, then the environment, then defaults (`cli.rs` lists them); there is no
+//! file. Each command is one file in `commands`, named like it.
 //!
 //! Order within a run: parse, validate, read S3, write S3, post, print.
 
+mod changes;
 mod cli;
 mod commands;
-mod config;
 mod error;
 mod exit;
 mod files;
@@ -49,6 +49,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         }
     };
     log_to_stderr();
+    worker::install_crypto();
     let mut out = Out::new(cli.output);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
@@ -63,10 +64,13 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     })
 }
 
+/// The AMQP client logs as errors what we handle: a queue that is not there yet, a broker that is away.
+const LOGS: &str = "warn,lapin=off,amq_protocol=off";
+
 /// Warnings go to stderr, so that stdout stays one document; `REKINDLE_LOG=debug` shows more.
 fn log_to_stderr() {
     let filter = tracing_subscriber::EnvFilter::try_from_env("REKINDLE_LOG")
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn"));
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(LOGS));
     let logs = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr);

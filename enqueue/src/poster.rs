@@ -28,7 +28,10 @@ impl Poster {
     /// Finds the broker and makes sure that it answers, before anything is written.
     pub(crate) async fn connect(follow: &Follow, store: &Store) -> Result<Self, CliError> {
         let (queue, here) = if follow.here {
-            let here = Here::start(store);
+            let world = follow.world.world()?;
+            // As every worker does before it trusts a bucket.
+            store.probe().await?;
+            let here = Here::start(store, world);
             (here.queue(), Some(here))
         } else {
             let queue = follow.queue.connect()?;
@@ -59,7 +62,7 @@ impl Poster {
             let cluster = snapshot.record.cluster.clone();
             tokio::select! {
                 ended = wait::until_settled(store, snapshot, self.timeout, out) => ended,
-                _ = tokio::signal::ctrl_c(), if self.here.is_some() => Err(CliError::failed(
+                () = worker::shutdown_signal(), if self.here.is_some() => Err(CliError::failed(
                     "interrupted; the state is in S3",
                 ).hint(format!("go on with `rekindle retry --cluster {cluster} --reason interrupted --here`"))),
             }

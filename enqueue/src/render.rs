@@ -15,18 +15,13 @@ pub(crate) fn status(view: &View, now: Timestamp, fit: bool) -> String {
     text.push('\n');
     let mut rows = table(fit, &["JOB", "STATUS", "STEPS", "ATTEMPTS", "TIME", "WHY"]);
     for row in &view.jobs {
-        let stands = if row.blocked {
-            "blocked".into()
-        } else {
-            row.view.status.to_string()
-        };
         rows.add_row([
             row.view.job.to_string(),
-            stands,
+            row.stands(),
             row.view.steps.to_string(),
             dash(row.view.attempts),
             took(row, now),
-            row.view.why.clone(),
+            row.why().to_owned(),
         ]);
     }
     text + &lines(&rows)
@@ -82,6 +77,7 @@ pub(crate) fn progress(progress: &Progress) -> String {
         (progress.running, "running"),
         (progress.waiting, "waiting"),
         (progress.stuck, "failed"),
+        (progress.cancelled, "cancelled"),
         (progress.blocked, "blocked"),
         (progress.pending, "not begun"),
     ] {
@@ -94,15 +90,15 @@ pub(crate) fn progress(progress: &Progress) -> String {
 
 /// One job with all that its record knows.
 pub(crate) fn job(row: &Row, record: Option<&JobRecord>, now: Timestamp, fit: bool) -> String {
-    let mut text = format!("job {}: {}", row.view.job, row.view.status);
-    if !row.view.why.is_empty() {
-        let _ = write!(text, "; {}", row.view.why);
+    let mut text = format!("job {}: {}", row.view.job, row.stands());
+    if !row.why().is_empty() {
+        let _ = write!(text, "; {}", row.why());
     }
     text.push('\n');
     let Some(record) = record else { return text };
     let _ = writeln!(
         text,
-        "turn {}, epoch {}, attempts {}, crashes {}, put back {} times",
+        "turn {}, epoch {}, attempts {}, crashes {}, retries {}",
         record.turn, record.epoch, record.attempts, record.crashes.in_a_row, record.generation
     );
     if let Some(owner) = &record.owner {
@@ -215,7 +211,7 @@ pub(crate) fn plan(plan: &Plan) -> String {
         let needs: Vec<&str> = job.needs.iter().map(|need| need.as_str()).collect();
         let needs = match needs.as_slice() {
             [] => String::new(),
-            [few @ ..] if few.len() <= 4 => format!("  after {}", few.join(", ")),
+            few if few.len() <= 4 => format!("  after {}", few.join(", ")),
             [a, b, rest @ ..] => format!("  after {a}, {b} and {} more", rest.len()),
             [_] => unreachable!("one is few"),
         };
@@ -303,4 +299,287 @@ fn cut(text: &str, most: usize) -> String {
         return text.to_owned();
     }
     text.chars().take(most - 1).chain(['…']).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::sync::Arc;
+
+    use jobs::ids::{ClusterName, JobName, RecoveryId, StepKey};
+    use jobs::plan::{DEFAULT_PLAN, PlanFile};
+    use jobs::record::{
+        Change, Event, Failure, Finished, Flags, Inputs, LeftBehind, Outcome, Owner, Requester,
+        Retry, Status, WaitRecord,
+    };
+    use jobs::spec::ClusterSpec;
+    use jobs::store::StoredJob;
+
+    use super::*;
+    use crate::view::{Snapshot, State};
+
+    fn at(minute: i64) -> Timestamp {
+        Timestamp::from_second(1_800_000_000 + 60 * minute).expect("in range")
+    }
+
+    /// A recovery of the reference cluster that nobody has touched.
+    fn fresh() -> Snapshot {
+        let spec = ClusterSpec::parse(include_str!("../../deploy/examples/cluster.yaml"));
+        let plan = PlanFile::parse(DEFAULT_PLAN).expect("valid");
+        let plan = plan.expand(&spec.expect("valid")).expect("valid");
+        let inputs = Inputs {
+            spec: "s".into(),
+            plan: "p".into(),
+        };
+        Snapshot {
+            record: RecoveryRecord {
+                id: RecoveryId::new("r-1").expect("valid"),
+                cluster: ClusterName::new("test").expect("valid"),
+                purpose: "recover".into(),
+                key: None,
+                inputs,
+                requester: Requester {
+                    user: "alice".into(),
+                    host: "ci-1".into(),
+                    ci_run: Some("https://github.com/o/r/actions/runs/1".into()),
+                },
+                created: at(0),
+                flags: Flags::default(),
+                finished: None,
+            },
+            plan: Arc::new(plan),
+            active: true,
+            jobs: BTreeMap::new(),
+        }
+    }
+
+    /// Lets a job run, and perhaps end.
+    fn run(snapshot: &mut Snapshot, name: &str, end: Option<Event>) {
+        let name = JobName::new(name).expect("valid");
+        let payload = snapshot
+            .plan
+            .job(&name)
+            .expect("in the plan")
+            .payload
+            .clone();
+        let mut record = JobRecord::new(name.clone(), payload);
+        let owner = Owner {
+            worker: uuid::Uuid::nil(),
+            host: "worker-1".into(),
+            realm: "r".into(),
+            pid: 42,
+            started: 1,
+        };
+        record.claim(owner, at(1)).expect("pending");
+        for n in 1..=2 {
+            let output = serde_json::json!({ "server": format!("srv-{n}") });
+            let record_of = StepRecord {
+                n,
+                output,
+                at: at(1),
+                ms: 1500 * n,
+                epoch: 1,
+            };
+            record.apply(Change::Step {
+                key: StepKey::of("step", n),
+                record: record_of,
+            });
+        }
+        if let Some(event) = end {
+            record.release(event, at(3)).expect("running");
+        }
+        let failed = Failure {
+            step: Some("create".into()),
+            chain: vec![
+                "create server test-web-1".into(),
+                "409 quota exceeded".into(),
+            ],
+            left_behind: LeftBehind::Resources,
+            at: at(3),
+            host: "worker-1".into(),
+        };
+        match record.status {
+            Status::Waiting => {
+                let wait = WaitRecord {
+                    waited_ms: 95_000,
+                    polls: 12,
+                    seen: "connection refused".into(),
+                };
+                record.waits.insert("ssh".into(), wait);
+            }
+            Status::Retrying => {
+                record.attempts = 2;
+                record.failure = Some(failed);
+            }
+            status if status.is_stuck() => record.failure = Some(failed),
+            _ => {}
+        }
+        let stored = StoredJob {
+            version: 9,
+            base: 9,
+            record,
+        };
+        snapshot.jobs.insert(name, stored);
+    }
+
+    /// A recovery in the middle of everything.
+    fn middle() -> Snapshot {
+        let mut snapshot = fresh();
+        for node in ["test-bastion-1", "test-web-2", "test-cache-1", "test-slr-1"] {
+            run(
+                &mut snapshot,
+                &format!("provision/{node}"),
+                Some(Event::Succeed),
+            );
+        }
+        run(&mut snapshot, "provision/test-masterbig-1", None);
+        run(
+            &mut snapshot,
+            "provision/test-masterbig-2",
+            Some(Event::Yield),
+        );
+        run(
+            &mut snapshot,
+            "provision/test-masterbig-3",
+            Some(Event::Retry),
+        );
+        run(&mut snapshot, "provision/test-web-1", Some(Event::Fail));
+        run(
+            &mut snapshot,
+            "provision/test-cache-2",
+            Some(Event::Quarantine),
+        );
+        run(
+            &mut snapshot,
+            "provision/test-cache-3",
+            Some(Event::AskApproval),
+        );
+        snapshot
+    }
+
+    #[test]
+    fn status_shows_why_each_job_stands_where_it_stands() {
+        insta::assert_snapshot!(status(&middle().view(), at(5), false));
+    }
+
+    #[test]
+    fn a_job_is_shown_with_all_that_is_known() {
+        let mut snapshot = middle();
+        let name = JobName::new("provision/test-web-1").expect("valid");
+        let stored = snapshot.jobs.get_mut(&name).expect("there");
+        let before = stored.record.clone();
+        let retry = Retry {
+            by: "bob@laptop".into(),
+            reason: "quota raised".into(),
+            at: at(2),
+            from: Some(StepKey::of("step", 2)),
+            failure: None,
+        };
+        stored.record.reopen(retry).expect("failed");
+        stored.record = JobRecord {
+            retries: stored.record.retries.clone(),
+            generation: 1,
+            ..before
+        };
+        let mut text = String::new();
+        for name in [
+            "provision/test-web-1",
+            "provision/test-masterbig-1",
+            "provision/test-masterbig-2",
+        ] {
+            let view = snapshot.view();
+            let row = view
+                .jobs
+                .iter()
+                .find(|row| row.view.job.as_str() == name)
+                .expect("there");
+            let record = snapshot
+                .jobs
+                .get(&row.view.job)
+                .map(|stored| &stored.record);
+            text += &job(row, record, at(5), false);
+            text += "---\n";
+        }
+        insta::assert_snapshot!(text);
+    }
+
+    #[test]
+    fn a_recovery_has_one_state() {
+        let check = |change: &dyn Fn(&mut Snapshot), want: State| {
+            let mut snapshot = fresh();
+            change(&mut snapshot);
+            assert_eq!(snapshot.view().state, want);
+        };
+        let all = |snapshot: &mut Snapshot, event: Event| {
+            let names: Vec<String> = snapshot
+                .plan
+                .jobs()
+                .iter()
+                .map(|j| j.name.to_string())
+                .collect();
+            names
+                .iter()
+                .for_each(|name| run(snapshot, name, Some(event)));
+        };
+        let end = |snapshot: &mut Snapshot, outcome| {
+            let at = at(9);
+            snapshot.record.finished = Some(Finished { outcome, at });
+        };
+        check(&|_| {}, State::Running);
+        check(&|s| s.record.flags.paused = Some("x".into()), State::Paused);
+        check(
+            &|s| s.record.flags.cancelled = Some("x".into()),
+            State::Cancelling,
+        );
+        check(&|s| all(s, Event::Succeed), State::Finishing);
+        check(&|s| all(s, Event::AskApproval), State::NeedsApproval);
+        check(&|s| end(s, Outcome::Succeeded), State::Succeeded);
+        check(&|s| end(s, Outcome::Cancelled), State::Cancelled);
+        let one_failed = |s: &mut Snapshot| {
+            all(s, Event::Succeed);
+            run(s, "provision/test-web-1", Some(Event::Fail));
+        };
+        check(&one_failed, State::Failed);
+        check(
+            &|s| {
+                one_failed(s);
+                s.record.flags.paused = Some("x".into());
+            },
+            State::Failed,
+        );
+        // Blocked jobs are settled, but the report still has to sum up.
+        let blocked = |s: &mut Snapshot| {
+            one_failed(s);
+            for name in ["load-balancer", "reachability/test-web-1", "report"] {
+                s.jobs.remove(name);
+            }
+        };
+        check(&blocked, State::Running);
+        check(
+            &|s| {
+                blocked(s);
+                run(s, "report", Some(Event::Succeed));
+            },
+            State::Failed,
+        );
+    }
+
+    #[test]
+    fn the_plan_is_shown_in_waves() {
+        insta::assert_snapshot!(plan(&fresh().plan));
+    }
+
+    #[test]
+    fn times_have_two_units() {
+        let s = 1000;
+        for (ms, want) in [
+            (-5, "0s"),
+            (59 * s, "59s"),
+            (61 * s, "1m 1s"),
+            (3_700 * s, "1h 1m"),
+            (90_000 * s, "1d 1h"),
+        ] {
+            assert_eq!(span(ms), want);
+        }
+    }
 }

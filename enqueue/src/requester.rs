@@ -3,6 +3,7 @@
 use std::env;
 
 use jobs::record::Requester;
+use nix::unistd::{User, getuid};
 
 /// The user, the host and, in GitHub Actions, the run.
 pub(crate) fn requester() -> Requester {
@@ -16,6 +17,7 @@ pub(crate) fn requester() -> Requester {
     Requester {
         user: var("USER")
             .or_else(|| var("LOGNAME"))
+            .or_else(|| Some(User::from_uid(getuid()).ok()??.name))
             .unwrap_or_else(|| "unknown".into()),
         host: host
             .and_then(|name| name.into_string().ok())

@@ -57,8 +57,15 @@ impl Snapshot {
     /// Reads again what can have changed. The jobs first: a job is settled before its recovery ends.
     pub(crate) async fn refresh(&mut self, store: &Store) -> Result<(), StoreError> {
         let (cluster, id) = (self.record.cluster.clone(), self.record.id.clone());
-        let names: Vec<&JobName> = self.plan.jobs().iter().map(|job| &job.name).collect();
-        let reads = names.into_iter().map(|name| {
+        // What has succeeded stays so, unless it runs again on account of others: a watch over a
+        // large recovery reads only what is left.
+        let changes = |job: &&PlannedJob| {
+            let known = self.jobs.get(&job.name).map(|stored| stored.record.status);
+            job.always || known != Some(Status::Succeeded)
+        };
+        let open = self.plan.jobs().iter().filter(changes);
+        let open: Vec<&JobName> = open.map(|job| &job.name).collect();
+        let reads = open.into_iter().map(|name| {
             let series = keys::job(&cluster, &id, name);
             async move {
                 Ok::<_, StoreError>(
@@ -79,7 +86,7 @@ impl Snapshot {
             self.record = record;
         }
         self.active = active.as_ref() == Some(&id);
-        self.jobs = jobs.into_iter().flatten().collect();
+        self.jobs.extend(jobs.into_iter().flatten());
         Ok(())
     }
 
@@ -141,6 +148,21 @@ pub(crate) struct Row {
 }
 
 impl Row {
+    /// Where it stands, in a word.
+    pub(crate) fn stands(&self) -> String {
+        match self.blocked {
+            true => "blocked".into(),
+            false => self.view.status.to_string(),
+        }
+    }
+
+    /// Why it stands there, without saying again where.
+    pub(crate) fn why(&self) -> &str {
+        let why = self.view.why.as_str();
+        let again = why.strip_prefix(self.stands().as_str());
+        again.and_then(|why| why.strip_prefix(": ")).unwrap_or(why)
+    }
+
     fn new(
         name: &JobName,
         record: Option<&JobRecord>,
@@ -177,6 +199,7 @@ pub(crate) struct Progress {
     pub(crate) pending: usize,
     /// Settled and not well.
     pub(crate) stuck: usize,
+    pub(crate) cancelled: usize,
     /// Cannot run because of one that is stuck.
     pub(crate) blocked: usize,
 }
@@ -194,11 +217,10 @@ impl Progress {
                 Status::Running => &mut progress.running,
                 Status::Waiting | Status::Retrying => &mut progress.waiting,
                 Status::Pending => &mut progress.pending,
-                Status::Failed
-                | Status::Quarantined
-                | Status::Parked
-                | Status::NeedsApproval
-                | Status::Cancelled => &mut progress.stuck,
+                Status::Failed | Status::Quarantined | Status::Parked | Status::NeedsApproval => {
+                    &mut progress.stuck
+                }
+                Status::Cancelled => &mut progress.cancelled,
             } += 1;
         }
         progress

@@ -21,6 +21,8 @@ use crate::view::{Row, Snapshot, State, View};
 const EVERY: Duration = Duration::from_secs(1);
 /// Between the last job's success and the recovery's end a worker writes two records.
 const FINISHING: Duration = Duration::from_secs(15);
+/// Workers take a job within seconds; after this time we wonder aloud.
+const NOBODY: Duration = Duration::from_secs(30);
 /// Failed looks in a row until we give up; the store has tried for half a minute in each.
 const FAILURES: u32 = 5;
 
@@ -64,6 +66,7 @@ async fn follow(
 ) -> Result<(View, ExitCode), CliError> {
     let mut finishing: Option<Instant> = None;
     let mut failures = 0;
+    let mut idle = Idle::default();
     loop {
         let view = snapshot.view();
         screen.show(&view);
@@ -75,6 +78,11 @@ async fn follow(
             && finishing.get_or_insert_with(Instant::now).elapsed() >= FINISHING
         {
             return Ok((view, ExitCode::Done));
+        }
+        if idle.is_long(&view) {
+            tracing::warn!(
+                "no worker has taken a job for a while: is a `rekindle-worker` running on this bucket and queue?"
+            );
         }
         tokio::time::sleep(EVERY).await;
         match snapshot.refresh(store).await {
@@ -88,6 +96,27 @@ async fn follow(
     }
 }
 
+/// Notices that jobs wait and nobody comes.
+#[derive(Default)]
+struct Idle {
+    since: Option<Instant>,
+    said: bool,
+}
+
+impl Idle {
+    /// True once, when nothing has been running or waiting for a while though it could.
+    fn is_long(&mut self, view: &View) -> bool {
+        let nobody =
+            view.state == State::Running && view.progress.running + view.progress.waiting == 0;
+        if !nobody {
+            self.since = None;
+            return false;
+        }
+        let long = self.since.get_or_insert_with(Instant::now).elapsed() >= NOBODY;
+        long && !std::mem::replace(&mut self.said, true)
+    }
+}
+
 /// The last words: what came of it, and what to do.
 fn summary(view: &View) -> String {
     let id = &view.recovery.id;
@@ -96,8 +125,9 @@ fn summary(view: &View) -> String {
         view.state.words(),
         render::progress(&view.progress)
     );
-    for row in view.jobs.iter().filter(|row| row.view.status.is_stuck()) {
-        text += &format!("\n  {} {}: {}", row.view.job, row.view.status, row.view.why);
+    let bad = |row: &&Row| row.view.status.is_stuck() && row.view.status != Status::Cancelled;
+    for row in view.jobs.iter().filter(bad) {
+        text += &format!("\n  {} {}: {}", row.view.job, row.stands(), row.why());
     }
     text
 }
@@ -190,11 +220,11 @@ fn sentence(row: &Row) -> String {
         1 => " (1 step)".into(),
         n => format!(" ({n} steps)"),
     };
-    let why = match row.view.why.as_str() {
+    let why = match row.why() {
         "" => String::new(),
         why => format!(": {why}"),
     };
-    format!("{} {}{steps}{why}", row.view.job, row.view.status)
+    format!("{} {}{steps}{why}", row.view.job, row.stands())
 }
 
 /// What runs right now, as far as it fits on a line.

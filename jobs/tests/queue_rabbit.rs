@@ -311,6 +311,24 @@ async fn a_killed_broker_comes_back_with_what_it_confirmed() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn tls_works_with_a_private_ca_and_only_with_it() {
+    let (_broker, url, ca) = Broker::start_with_tls();
+    let stranger = Rabbit::new(config(&url)).unwrap();
+    let error = stranger.depth().await.unwrap_err();
+    assert!(matches!(error, QueueError::Unreachable { .. }), "{error:?}");
+    assert!(error.to_string().contains("ertificate"), "{error}");
+    stranger.close().await;
+
+    let mut config = config(&url);
+    config.ca = Some(ca);
+    let rabbit = Rabbit::new(config).unwrap();
+    let mut consumer = rabbit.consume(1).await.unwrap();
+    publish(&rabbit, "one", Duration::ZERO).await;
+    expect_all(&mut consumer, &["one"]).await;
+    rabbit.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_wiped_broker_is_made_ready_again() {
     let broker = Broker::start();
     let rabbit = Rabbit::new(config(&broker.url)).unwrap();

@@ -214,6 +214,9 @@ impl CloudArgs {
             }
         };
         let mut config = CloConfig::new(Token::new(&token.0), project);
+        // A turn is short; what takes longer is for the next one.
+        config.patience.timeout = Duration::from_secs(15);
+        config.patience.attempts = 3;
         if let Some(url) = self.clo_url.as_ref().filter(|url| !url.is_empty()) {
             config.url.clone_from(url);
         }

@@ -19,3 +19,13 @@ pub fn init(crate_name: &str) {
         builder.try_init()
     };
 }
+
+/// Errors only, for benchmarks: a log line costs more than a step.
+pub fn init_quiet() {
+    let filter = EnvFilter::try_from_default_env()
+        .unwrap_or_else(|_| EnvFilter::new("error,s3s=off,lapin=off"));
+    let _ = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .try_init();
+}

@@ -65,35 +65,40 @@ impl World {
             .ok_or_else(|| JobError::fatal(missing))
     }
 
-    /// Logs in to a node, by way of the bastion unless we are on it. Connections are kept and
-    /// shared; one that broke is made anew.
+    /// Logs in to a node of the job's cluster, by way of the bastion unless we are on it.
     pub async fn ssh(&self, ctx: &Ctx, node: &NodeRecord) -> Result<Ssh, JobError> {
-        let target = self.target(node, &node.internal.ip.to_string(), 22)?;
         if self.access == Access::Direct {
+            let target = self.target(node, &node.internal.ip.to_string(), 22)?;
             return self.connect(node, &target, None).await;
         }
-        let cluster = Cluster::of(ctx);
-        let bastion = ctx
-            .spec()
-            .nodes()
-            .into_iter()
-            .find(|n| n.role == Role::Bastion);
-        let Some(bastion) = bastion else {
-            return Err(JobError::fatal(
-                "the spec has no bastion to come in through; run the worker inside with --ssh-access direct",
-            ));
+        let nodes = ctx.spec().nodes();
+        let Some(bastion) = nodes.iter().find(|n| n.role == Role::Bastion) else {
+            let text = "the spec has no bastion to come in through; run the worker inside, with --ssh-access direct";
+            return Err(JobError::fatal(text));
         };
-        let bastion_record = cluster
-            .node(&bastion.name)
-            .await?
-            .ok_or_else(|| JobError::retry("the bastion is not provisioned yet"))?;
-        let (host, port) = entry(&bastion_record, cluster.load_balancer().await?.as_ref())?;
-        let way_in = self.target(&bastion_record, &host, port)?;
-        let bastion_ssh = self.connect(&bastion_record, &way_in, None).await?;
-        if bastion_record.node == node.node {
-            return Ok(bastion_ssh);
+        let cluster = Cluster::of(ctx);
+        let missing = || JobError::retry("the bastion is not provisioned yet");
+        let bastion = cluster.node(&bastion.name).await?.ok_or_else(missing)?;
+        self.ssh_to(node, &bastion, cluster.load_balancer().await?.as_ref())
+            .await
+    }
+
+    /// Logs in to a node through a bastion. Connections are kept and shared; one that broke is made
+    /// anew.
+    pub async fn ssh_to(
+        &self,
+        node: &NodeRecord,
+        bastion: &NodeRecord,
+        lb: Option<&LoadBalancerRecord>,
+    ) -> Result<Ssh, JobError> {
+        let (host, port) = entry(bastion, lb)?;
+        let way_in = self.target(bastion, &host, port)?;
+        let through = self.connect(bastion, &way_in, None).await?;
+        if bastion.node == node.node {
+            return Ok(through);
         }
-        self.connect(node, &target, Some(&bastion_ssh)).await
+        let target = self.target(node, &node.internal.ip.to_string(), 22)?;
+        self.connect(node, &target, Some(&through)).await
     }
 
     fn target(&self, node: &NodeRecord, host: &str, port: u16) -> Result<SshTarget, JobError> {
@@ -170,8 +175,8 @@ impl From<CloError> for JobError {
         let after = error.retry_after();
         // The API says "not now" by 4xx codes too (a volume that is not yet available), so only
         // what is certainly wrong with us ends the job at once.
-        let hopeless = matches!(error.status(), Some(401 | 402 | 403))
-            || matches!(error, CloError::Invalid { .. });
+        let hopeless =
+            matches!(error.status(), Some(401..=403)) || matches!(error, CloError::Invalid { .. });
         let ambiguous = error.is_ambiguous();
         let mut job = if hopeless {
             Self::fatal(error)

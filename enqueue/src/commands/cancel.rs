@@ -33,8 +33,8 @@ pub(crate) async fn run(args: &Control, out: &mut Out) -> Result<ExitCode, CliEr
         jobs => {
             let names: Vec<&str> = jobs.iter().map(|job| job.as_str()).collect();
             format!(
-                "recovery {id} is cancelled; {} still run and end at their next step. If their workers are \
-                 gone, any worker ends it, or `rekindle cancel` once more after they are settled",
+                "recovery {id} is cancelled; {} still run and end at their next step. If their workers \
+                 are gone, any other worker ends it",
                 names.join(", ")
             )
         }

@@ -33,12 +33,13 @@ enum Verdict {
 const PATIENCE: Duration = Duration::from_secs(75);
 
 pub(crate) async fn run(args: &Doctor, out: &mut Out) -> Result<ExitCode, CliError> {
-    let (store, queue, cloud) = tokio::join!(
+    let (store, queue, cloud, hosts) = tokio::join!(
         check("store", store(args)),
         check("queue", queue(args)),
         check("cloud", cloud(args)),
+        check("hosts", hosts(args)),
     );
-    let checks = [store, queue, cloud];
+    let checks = [store, queue, cloud, hosts];
     let well = checks.iter().all(|check| check.verdict != Verdict::Wrong);
     out.show(&json!({ "ok": well, "checks": checks }), || {
         let lines = checks.iter().map(|check| {
@@ -97,6 +98,7 @@ fn advice(what: &str) -> Option<String> {
             "check S3_ENDPOINT, S3_BUCKET, S3_ACCESS_KEY and S3_SECRET_KEY, and that the bucket exists"
         }
         "queue" => "check AMQP_URL: address, user, password and virtual host",
+        "hosts" => "check SSH_PRIVATE_KEY or SSH_PRIVATE_KEY_FILE, and REKINDLE_PROXY",
         _ => "check CLO_URL, CLO_AUTH_TOKEN and CLO_OBJECT_ID",
     };
     Some(advice.to_owned())
@@ -136,7 +138,7 @@ async fn queue(args: &Doctor) -> Result<(Verdict, String), CliError> {
 }
 
 async fn cloud(args: &Doctor) -> Result<(Verdict, String), CliError> {
-    let Some(clo) = args.cloud.connect()? else {
+    let Some(clo) = args.world.cloud.connect()? else {
         return Ok((
             Verdict::Skipped,
             "not set; only workers and `--here` need it".into(),
@@ -156,4 +158,25 @@ async fn cloud(args: &Doctor) -> Result<(Verdict, String), CliError> {
     );
     let well = project.status.eq_ignore_ascii_case("ACTIVE");
     Ok((if well { Verdict::Ok } else { Verdict::Wrong }, found))
+}
+
+/// Looks at the key only: whom it lets in shows in a recovery.
+async fn hosts(args: &Doctor) -> Result<(Verdict, String), CliError> {
+    // The cloud has a check of its own; what is wrong with it must not be told twice.
+    if args.world.cloud.connect().is_err() {
+        return Ok((
+            Verdict::Skipped,
+            "once the cloud's settings are right".into(),
+        ));
+    }
+    Ok(match args.world.world()?.ssh_key {
+        Some(key) => {
+            let (kind, print) = (key.algorithm(), key.fingerprint(Default::default()));
+            (Verdict::Ok, format!("SSH key {kind} {print}"))
+        }
+        None => (
+            Verdict::Skipped,
+            "no SSH key; only workers and `--here` need it".into(),
+        ),
+    })
 }

@@ -33,7 +33,7 @@ pub(crate) async fn run(command: &Command, out: &mut Out) -> Result<ExitCode, Cl
         Command::Permissions(args) => single::on_nodes("permissions", args, out).await,
         Command::Report(args) => single::of_cluster("report", args, out).await,
         Command::Demo(args) => single::demo(args, out).await,
-        Command::Plan(args) => plan::run(args, out),
+        Command::Plan(args) => plan::run(args, out).await,
         Command::Validate(args) => validate::run(args, out),
         Command::Status(args) => status::run(args, out).await,
         Command::Watch(args) => watch::run(args, out).await,

@@ -8,6 +8,7 @@ use jobs::store::{Credentials, Secret, Store, StoreConfig};
 use sandbox::s3::{S3Options, S3Server};
 use serde_json::Value;
 use tempfile::TempDir;
+use tokio::process::{Child, Command};
 
 /// The spec that most tests use: no load balancer, two nodes.
 pub(crate) const SPEC: &str = "\
@@ -22,6 +23,10 @@ groups:
     ram_gb: 2
     boot_disk: { size_gb: 20 }
 ";
+
+/// What a spec with a way in has at its end.
+pub(crate) const LOAD_BALANCER: &str =
+    "    forward: [{ port: 2205, to: 22 }]\nload_balancer: { algorithm: round_robin }\n";
 
 /// A plan that needs no cloud.
 pub(crate) const DEMO_PLAN: &str = "version: 1\njobs: [{ job: demo }]\n";
@@ -64,27 +69,24 @@ impl World {
 
     /// Runs the binary with more environment.
     pub(crate) async fn run_with(&self, args: &str, env: &[(&str, &str)]) -> Run {
-        let args: Vec<&str> = args.split_whitespace().collect();
-        let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_rekindle"));
-        command
-            .args(args)
-            .env_clear()
-            .env("S3_ENDPOINT", self.s3.endpoint())
-            .env("S3_BUCKET", self.s3.bucket())
-            .env("S3_ACCESS_KEY", self.s3.access_key())
-            .env("S3_SECRET_KEY", self.s3.secret_key())
-            .env("USER", "alice")
-            .envs(env.iter().copied())
-            .current_dir(self.files.path())
-            .stdin(Stdio::null())
-            .kill_on_drop(true);
-        let ran = tokio::time::timeout(Duration::from_secs(120), command.output());
-        let output = ran.await.expect("the command ends").unwrap();
-        Run {
-            code: output.status.code().unwrap_or(-1),
-            stdout: String::from_utf8(output.stdout).unwrap(),
-            stderr: String::from_utf8(output.stderr).unwrap(),
-        }
+        let more = env.iter().map(|(name, value)| (*name, (*value).to_owned()));
+        let env: Vec<(&str, String)> = self.environment().into_iter().chain(more).collect();
+        run(args, self.files.path(), &env).await
+    }
+
+    /// Starts the binary and leaves it running.
+    pub(crate) fn spawn(&self, args: &str) -> Child {
+        let mut command = command(args, self.files.path(), &self.environment());
+        command.stdout(Stdio::null()).spawn().unwrap()
+    }
+
+    fn environment(&self) -> Vec<(&'static str, String)> {
+        vec![
+            ("S3_ENDPOINT", self.s3.endpoint()),
+            ("S3_BUCKET", self.s3.bucket().to_owned()),
+            ("S3_ACCESS_KEY", self.s3.access_key().to_owned()),
+            ("S3_SECRET_KEY", self.s3.secret_key().to_owned()),
+        ]
     }
 
     /// The same bucket, as the tests see it.
@@ -111,6 +113,31 @@ impl World {
 
     pub(crate) fn path(&self) -> &Path {
         self.files.path()
+    }
+}
+
+fn command(args: &str, folder: &Path, env: &[(&str, String)]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_rekindle"));
+    command
+        .args(args.split_whitespace())
+        .env_clear()
+        .env("USER", "alice")
+        .envs(env.iter().map(|(name, value)| (name, value)))
+        .current_dir(folder)
+        .stdin(Stdio::null())
+        .kill_on_drop(true);
+    command
+}
+
+/// Runs the binary in a folder, with this environment and nothing else.
+pub(crate) async fn run(args: &str, folder: &Path, env: &[(&str, String)]) -> Run {
+    let mut command = command(args, folder, env);
+    let ran = tokio::time::timeout(Duration::from_secs(120), command.output());
+    let output = ran.await.expect("the command ends").unwrap();
+    Run {
+        code: output.status.code().unwrap_or(-1),
+        stdout: String::from_utf8(output.stdout).unwrap(),
+        stderr: String::from_utf8(output.stderr).unwrap(),
     }
 }
 

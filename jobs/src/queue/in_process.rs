@@ -1,4 +1,4 @@
-//! The queue inside one process: for `--in-process` runs without a broker, and for tests, where
+//! The queue inside one process: for runs without a broker, and for tests, where
 //! it misbehaves on demand in every way a broker is allowed to.
 //!
 //! Time is tokio's, so tests with paused time run at once and delays are exact.

@@ -123,7 +123,7 @@ fn check_group(spec: &ClusterSpec, group: &Group, at: &str, found: &mut Vec<Prob
     if group.ram_gb == 0 {
         bad("ram_gb", "it is 0".into());
     } else if group.ram_gb > MOST_RAM_GB {
-        let hint = if group.ram_gb % 1024 == 0 {
+        let hint = if group.ram_gb.is_multiple_of(1024) {
             format!(
                 "; write {} if you mean {} MB",
                 group.ram_gb / 1024,

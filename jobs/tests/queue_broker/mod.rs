@@ -12,6 +12,14 @@ use jobs::queue::RabbitConfig;
 
 const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/rabbitmq");
 
+const MAKE_CERTIFICATES: &str = "
+    openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=test-ca -keyout ca.key -out ca.pem
+    openssl req -newkey rsa:2048 -nodes -subj /CN=localhost -keyout broker.key -out broker.csr
+    printf 'subjectAltName=DNS:localhost\nbasicConstraints=CA:FALSE\n' >broker.ext
+    openssl x509 -req -in broker.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days 2 \
+        -extfile broker.ext -out broker.pem
+";
+
 /// A node of one's own, which may be killed and wiped.
 pub(crate) struct Broker {
     dir: PathBuf,
@@ -20,7 +28,39 @@ pub(crate) struct Broker {
 
 impl Broker {
     pub(crate) fn start() -> Broker {
-        let dir = std::env::temp_dir().join(format!("rekindle-broker-{}", unique()));
+        Broker::start_in(new_dir())
+    }
+
+    /// A node that also speaks TLS; returns its `amqps` URL and the PEM of its private CA.
+    pub(crate) fn start_with_tls() -> (Broker, String, String) {
+        let dir = new_dir();
+        std::fs::create_dir(&dir).unwrap();
+        let make = Command::new("sh")
+            .arg("-ec")
+            .arg(MAKE_CERTIFICATES)
+            .current_dir(&dir)
+            .output();
+        let make = make.unwrap();
+        let shown = String::from_utf8_lossy(&make.stderr);
+        assert!(make.status.success(), "openssl: {shown}");
+        let port = std::net::TcpListener::bind("127.0.0.1:0")
+            .and_then(|listener| listener.local_addr())
+            .unwrap()
+            .port();
+        let path = dir.to_str().unwrap();
+        let conf = format!(
+            "listeners.ssl.1 = 127.0.0.1:{port}\n\
+             ssl_options.cacertfile = {path}/ca.pem\n\
+             ssl_options.certfile = {path}/broker.pem\n\
+             ssl_options.keyfile = {path}/broker.key\n"
+        );
+        std::fs::write(dir.join("extra.conf"), conf).unwrap();
+        let ca = std::fs::read_to_string(dir.join("ca.pem")).unwrap();
+        let url = format!("amqps://guest:guest@localhost:{port}");
+        (Broker::start_in(dir), url, ca)
+    }
+
+    fn start_in(dir: PathBuf) -> Broker {
         let out = script("start", &[dir.to_str().unwrap()]);
         let url = out.lines().find_map(|line| line.strip_prefix("AMQP_URL="));
         let url = url.expect("the script prints the URL").to_owned();
@@ -80,6 +120,10 @@ pub(crate) fn config(url: &str) -> RabbitConfig {
     let mut config = RabbitConfig::new(url);
     config.queue = format!("test.{}", unique());
     config
+}
+
+fn new_dir() -> PathBuf {
+    std::env::temp_dir().join(format!("rekindle-broker-{}", unique()))
 }
 
 fn unique() -> String {

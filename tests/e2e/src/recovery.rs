@@ -176,6 +176,20 @@ impl Begun {
         }
     }
 
+    /// Waits until the recovery has ended, by its record alone: looks seldom, for benchmarks.
+    pub async fn ended(&self, within: Duration) -> anyhow::Result<()> {
+        let until = tokio::time::Instant::now() + within;
+        let series = keys::recovery(&self.cluster, &self.id);
+        while self.store.last_version(&series).await? < Some(2) {
+            ensure!(
+                tokio::time::Instant::now() < until,
+                "not ended within {within:?}"
+            );
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        Ok(())
+    }
+
     /// Waits until one job is in one of these states.
     pub async fn reaches(
         &self,
@@ -237,6 +251,11 @@ impl InProcessWorker {
         );
         let running = tokio::spawn(async move { engine.run().await });
         Self { shutdown, running }
+    }
+
+    /// Ends it at once and leaves the queue as it is, for the next one.
+    pub fn stop_keeping_queue(self) {
+        self.running.abort();
     }
 
     /// Ends it as SIGTERM does.

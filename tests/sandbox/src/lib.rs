@@ -4,4 +4,5 @@ pub mod clo;
 pub mod hosts;
 pub mod net;
 pub mod s3;
+pub mod say;
 pub mod world;

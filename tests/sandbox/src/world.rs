@@ -8,8 +8,11 @@ use worker::net::Dialer;
 use worker::ssh::keys::{generate_host_key, parse_private_key};
 use worker::world::World;
 
+use jobs::ids::{ClusterName, NodeName};
 use jobs::store::{Credentials, Secret, Store, StoreConfig};
 use worker::cloud::clo::{Clo, CloConfig, Token};
+use worker::cluster::Cluster;
+use worker::ssh::Ssh;
 
 use crate::clo::{CloOptions, CloSim};
 use crate::hosts::Hosts;
@@ -178,6 +181,27 @@ impl Sandbox {
         world.poll = Some(std::time::Duration::from_millis(500));
         world.settle.every = std::time::Duration::from_millis(500);
         Ok(world)
+    }
+
+    /// Logs in to a node as a worker does.
+    pub async fn login(&self, cluster: &ClusterName, node: &NodeName) -> anyhow::Result<Ssh> {
+        let store = self.store().await?;
+        let records = Cluster::new(cluster, &store);
+        let record = records
+            .node(node)
+            .await?
+            .with_context(|| format!("{node} has no record"))?;
+        let bastion = records
+            .nodes()
+            .await?
+            .into_iter()
+            .find(|n| n.node.as_str().contains("-bastion-"))
+            .context("there is no bastion")?;
+        let lb = records.load_balancer().await?;
+        self.world()?
+            .ssh_to(&record, &bastion, lb.as_ref())
+            .await
+            .map_err(|e| anyhow::anyhow!("{e}"))
     }
 
     /// Takes everything down.

@@ -11,8 +11,9 @@ use crate::queue::QueueError;
 #[derive(Clone)]
 pub struct RabbitConfig {
     /// `amqp://USER:PASSWORD@HOST:PORT/VHOST`, or `amqps://` for TLS; usually from `AMQP_URL`.
-    /// A private CA is taken from `SSL_CERT_FILE`.
     pub url: String,
+    /// PEM certificates of a private CA to trust beside the system's, for `amqps`.
+    pub ca: Option<String>,
     /// Name of the work queue; the dead and wait queues are named after it.
     pub queue: String,
     /// How long connecting may take, TLS and login included.
@@ -26,6 +27,7 @@ impl RabbitConfig {
     pub fn new(url: impl Into<String>) -> RabbitConfig {
         RabbitConfig {
             url: url.into(),
+            ca: None,
             queue: "rekindle.jobs".to_owned(),
             connect_timeout: Duration::from_secs(10),
             confirm_timeout: Duration::from_secs(15),
@@ -47,6 +49,7 @@ impl fmt::Debug for RabbitConfig {
 #[derive(Clone)]
 pub(super) struct Settings {
     pub(super) uri: AMQPUri,
+    pub(super) ca: Option<String>,
     pub(super) queue: String,
     pub(super) connect_timeout: Duration,
     pub(super) confirm_timeout: Duration,
@@ -70,6 +73,16 @@ impl TryFrom<RabbitConfig> for Settings {
                 ),
             });
         }
+        if config
+            .ca
+            .as_ref()
+            .is_some_and(|ca| !ca.contains("-----BEGIN CERTIFICATE-----"))
+        {
+            return Err(QueueError::Config {
+                field: "AMQP CA",
+                reason: "holds no PEM certificate".to_owned(),
+            });
+        }
         let mut uri = parse(&config.url)?;
         // The default of 60 s notices a dead peer after two minutes.
         uri.query.heartbeat.get_or_insert(10);
@@ -77,6 +90,7 @@ impl TryFrom<RabbitConfig> for Settings {
         let limit = uri.query.connection_timeout.map(Duration::from_millis);
         Ok(Settings {
             uri,
+            ca: config.ca,
             queue: config.queue,
             connect_timeout: limit.unwrap_or(config.connect_timeout),
             confirm_timeout: config.confirm_timeout,

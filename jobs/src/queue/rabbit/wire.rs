@@ -59,6 +59,10 @@ pub(super) async fn connect(
     let properties = ConnectionProperties::default().with_connection_name(name.into());
     let runtime = lapin::runtime::default_runtime().map_err(|e| errors::of("connect", &e))?;
     let state = Arc::clone(&wire.0);
+    let tls = OwnedTLSConfig {
+        cert_chain: settings.ca.clone(),
+        ..OwnedTLSConfig::default()
+    };
     let connecting = Connection::connector(
         settings.uri.clone(),
         runtime,
@@ -77,10 +81,7 @@ pub(super) async fn connect(
                 }
                 match uri.scheme {
                     AMQPScheme::AMQP => Ok(stream),
-                    AMQPScheme::AMQPS => {
-                        let tls = OwnedTLSConfig::default();
-                        stream.into_tls(host, tls.as_ref()).await
-                    }
+                    AMQPScheme::AMQPS => stream.into_tls(host, tls.as_ref()).await,
                 }
             };
             match tokio::time::timeout(limit, opened).await {

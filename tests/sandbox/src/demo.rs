@@ -1,0 +1,284 @@
+//! The default run: one recovery by the real `rekindle`, in this process, and a look at the result.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use anyhow::{Context, ensure};
+use comfy_table::{Table, presets};
+use jobs::ids::ClusterName;
+use jobs::keys;
+use jobs::record::{NodeRecord, VolumeRecord};
+use sandbox::clo::{ServerStatus, VolumeStatus};
+use sandbox::say::line;
+use sandbox::world::{Options, Sandbox};
+use serde_json::Value;
+use worker::ssh::HostExt;
+
+/// The reference cluster.
+const SPEC: &str = include_str!("../../../deploy/examples/cluster.yaml");
+const CLUSTER: &str = "test";
+
+/// Runs it, and takes the world down whatever happens.
+pub(crate) async fn run(options: Options, disaster: bool) -> anyhow::Result<()> {
+    let started = Instant::now();
+    line("Starting the world: S3, cloud, network, hosts …");
+    let sandbox = Sandbox::start(options).await?;
+    describe(&sandbox);
+    let ended = tokio::select! {
+        ended = acts(&sandbox, disaster) => ended,
+        () = worker::shutdown_signal() => Err(anyhow::anyhow!("interrupted")),
+    };
+    let down = sandbox.stop().await;
+    ended?;
+    down?;
+    line(&format!(
+        "\nAll of it took {:.1} s. To go on by hand: `cargo run --release -p sandbox -- up`",
+        started.elapsed().as_secs_f64()
+    ));
+    Ok(())
+}
+
+fn describe(sandbox: &Sandbox) {
+    let hosts = match sandbox.hosts.kind() {
+        "namespaces" => {
+            "real hosts: Linux namespaces with their own sshd, root and loop-device disks"
+                .to_owned()
+        }
+        _ => match &sandbox.no_real_hosts {
+            Some(reason) => {
+                format!("in-process hosts that speak SSH (no real ones here: {reason})")
+            }
+            None => "in-process hosts that speak SSH".to_owned(),
+        },
+    };
+    line(&format!(
+        "  S3     {} (embedded)\n  cloud  {} (simulated CLO)\n  hosts  {hosts}\n",
+        sandbox.s3.endpoint(),
+        sandbox.clo.base_url()
+    ));
+}
+
+async fn acts(sandbox: &Sandbox, disaster: bool) -> anyhow::Result<()> {
+    recover(sandbox, "first").await?;
+    let report = check(sandbox).await?;
+    let copy = save(&report)?;
+    if disaster {
+        line(
+            "\nThe disaster: a file on every data disk, then all servers are destroyed. The volumes stay.\n",
+        );
+        write_canaries(sandbox).await?;
+        sandbox.clo.destroy_all_servers().await;
+        recover(sandbox, "second").await?;
+        check(sandbox).await?;
+        let found = read_canaries(sandbox).await?;
+        line(&format!("{found} of {found} files are still there."));
+    }
+    line(&format!("\nReport: {}", copy.display()));
+    Ok(())
+}
+
+/// `rekindle recover … --here`, as a person would type it.
+async fn recover(sandbox: &Sandbox, key: &str) -> anyhow::Result<()> {
+    let folder = tempfile::tempdir()?;
+    let spec = folder.path().join("cluster.yaml");
+    std::fs::write(&spec, SPEC)?;
+    line(&format!(
+        "$ rekindle recover --cluster {CLUSTER} --spec deploy/examples/cluster.yaml --key {key} --here --wait\n"
+    ));
+    let words = [
+        "rekindle",
+        "recover",
+        "--cluster",
+        CLUSTER,
+        "--key",
+        key,
+        "--here",
+        "--wait",
+        "--timeout",
+        "30m",
+        "--spec",
+    ];
+    let mut args: Vec<OsString> = words.iter().map(OsString::from).collect();
+    args.push(spec.into());
+    for (name, value) in sandbox.environment() {
+        args.push(flag_of(name).into());
+        args.push(value.into());
+    }
+    let code = tokio::task::spawn_blocking(move || enqueue::run(args)).await?;
+    ensure!(
+        code == enqueue::ExitCode::Done,
+        "the recovery ended with exit code {}",
+        code as u8
+    );
+    Ok(())
+}
+
+/// Every setting has a flag called like its variable, but for a few that are shorter.
+fn flag_of(variable: &str) -> String {
+    let name = variable.strip_prefix("REKINDLE_").unwrap_or(variable);
+    format!("--{}", name.to_ascii_lowercase().replace('_', "-"))
+}
+
+/// Looks at the cloud and the report, prints what stands, and fails when something is missing.
+async fn check(sandbox: &Sandbox) -> anyhow::Result<Value> {
+    let cluster = ClusterName::new(CLUSTER)?;
+    let store = sandbox.store().await?;
+    let recoveries = store.list_folders(&keys::recoveries(&cluster)).await?;
+    let mut reports = BTreeMap::new();
+    for id in recoveries {
+        let id = jobs::ids::RecoveryId::new(id)?;
+        let bytes = store
+            .get(&keys::report(&cluster, &id))
+            .await?
+            .context("the recovery has no report")?;
+        let report: Value = serde_json::from_slice(&bytes)?;
+        reports.insert(report["written"].to_string(), report);
+    }
+    let (_, report) = reports.pop_last().context("there is no recovery")?;
+    let records: Vec<NodeRecord> = store
+        .read_all(&keys::nodes(&cluster))
+        .await?
+        .into_iter()
+        .map(|s| s.body)
+        .collect();
+    let volumes: Vec<VolumeRecord> = store
+        .read_all(&keys::volumes(&cluster))
+        .await?
+        .into_iter()
+        .map(|s| s.body)
+        .collect();
+    let cloud = sandbox.clo.snapshot();
+
+    let mut table = Table::new();
+    table.load_style(presets::UTF8_BORDERS_ONLY).set_header([
+        "node",
+        "server",
+        "private address",
+        "data volume",
+        "mounted at",
+        "file system",
+    ]);
+    for node in &records {
+        let mut row = vec![
+            node.node.to_string(),
+            node.server.clone(),
+            node.internal.ip.to_string(),
+        ];
+        match volumes
+            .iter()
+            .find(|v| node.volumes.values().any(|id| *id == v.id))
+        {
+            Some(v) => row.extend([
+                v.id.clone(),
+                v.mount.clone(),
+                v.fs_uuid.clone().unwrap_or_default(),
+            ]),
+            None => row.extend([String::new(), String::new(), String::new()]),
+        }
+        table.add_row(row);
+    }
+    line(&format!("{table}"));
+
+    let active = cloud
+        .servers
+        .iter()
+        .filter(|s| s.status == ServerStatus::Active)
+        .count();
+    let in_use = cloud
+        .volumes
+        .iter()
+        .filter(|v| !v.bootable && v.status == VolumeStatus::InUse)
+        .count();
+    let rules: usize = cloud.balancers.iter().map(|b| b.rules.len()).sum();
+    let proofs = report["proofs"].as_array().map_or(0, Vec::len);
+    let mounts = report["proofs"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter(|p| p["proof"] == "mounts" && p["result"]["holds"] == true)
+        .count();
+    line(&format!(
+        "{active} servers are active, {in_use} data volumes attached, {mounts} of them proven mounted, {} load balancer with {rules} rules; {proofs} proofs hold; RTO {} s; verdict {}",
+        cloud.balancers.len(),
+        report["rto_seconds"],
+        report["verdict"].as_str().unwrap_or("?"),
+    ));
+    ensure!(
+        active == 17 && cloud.servers.len() == 17,
+        "17 servers should be active"
+    );
+    ensure!(
+        in_use == 7 && mounts == 7,
+        "7 data volumes should be attached and proven mounted"
+    );
+    ensure!(
+        cloud.balancers.len() == 1 && rules == 5,
+        "one load balancer should have 5 rules"
+    );
+    ensure!(
+        report["verdict"] == "passed",
+        "the report's verdict should be `passed`"
+    );
+    Ok(report)
+}
+
+/// Copies the report to where people find it.
+fn save(report: &Value) -> anyhow::Result<PathBuf> {
+    let here = Path::new("Cargo.toml").exists();
+    let folder = if here {
+        PathBuf::from("target/sandbox/last")
+    } else {
+        std::env::temp_dir().join("rekindle-sandbox-last")
+    };
+    std::fs::create_dir_all(&folder).with_context(|| format!("make {}", folder.display()))?;
+    let path = folder.join("report.json");
+    std::fs::write(&path, serde_json::to_vec_pretty(report)?)
+        .with_context(|| format!("write {}", path.display()))?;
+    Ok(path)
+}
+
+async fn write_canaries(sandbox: &Sandbox) -> anyhow::Result<()> {
+    for (host, path, content) in canaries(sandbox).await? {
+        host.write_file(&path, content.as_bytes(), 0o600).await?;
+        host.run_ok(&["sync"]).await?;
+    }
+    Ok(())
+}
+
+async fn read_canaries(sandbox: &Sandbox) -> anyhow::Result<usize> {
+    let all = canaries(sandbox).await?;
+    let count = all.len();
+    for (host, path, content) in all {
+        let there = host.run_ok(&["cat", &path]).await?.text();
+        ensure!(
+            there == content,
+            "{path} of {} says `{there}`",
+            worker::ssh::Host::name(&host)
+        );
+    }
+    Ok(count)
+}
+
+/// A connection, a path and a content for each data volume.
+async fn canaries(sandbox: &Sandbox) -> anyhow::Result<Vec<(worker::ssh::Ssh, String, String)>> {
+    let cluster = ClusterName::new(CLUSTER)?;
+    let store = sandbox.store().await?;
+    let volumes: Vec<VolumeRecord> = store
+        .read_all(&keys::volumes(&cluster))
+        .await?
+        .into_iter()
+        .map(|s| s.body)
+        .collect();
+    let mut out = Vec::new();
+    for volume in volumes {
+        let host = sandbox.login(&cluster, &volume.node).await?;
+        out.push((
+            host,
+            format!("{}/canary", volume.mount),
+            format!("{} {}", volume.id, volume.name),
+        ));
+    }
+    Ok(out)
+}
