@@ -1,5 +1,7 @@
 //! Support for the end-to-end tests: a recovery in a sandbox, and what must hold afterwards.
 
+pub mod disks;
 pub mod history;
 pub mod processes;
 pub mod recovery;
+pub mod site;

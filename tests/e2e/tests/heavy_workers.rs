@@ -5,13 +5,13 @@ use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use e2e::history;
-use e2e::processes::{Broker, Workers, until};
-use e2e::recovery::{Begun, SPEC, begin};
+use e2e::processes::until;
+use e2e::recovery::Begun;
+use e2e::site::Site;
 use jobs::ids::NodeName;
 use jobs::message::{Demo, Job};
 use jobs::plan::PlannedJob;
 use jobs::record::{JobRecord, Status};
-use sandbox::world::{Options, Sandbox};
 
 /// Only ends runs that are broken.
 const LONG: Duration = Duration::from_secs(90);
@@ -30,38 +30,6 @@ fn demo(node: &str, steps: u32, step_ms: u64, abort_at: Option<u32>) -> PlannedJ
         payload,
         needs: Vec::new(),
         always: false,
-    }
-}
-
-struct World {
-    sandbox: Sandbox,
-    broker: Broker,
-}
-
-impl World {
-    async fn start() -> anyhow::Result<Self> {
-        worker::telemetry::init("e2e");
-        Ok(Self {
-            sandbox: Sandbox::start(Options::default()).await?,
-            broker: Broker::start().await?,
-        })
-    }
-
-    async fn begin(&self, plan: Vec<PlannedJob>) -> anyhow::Result<Begun> {
-        let queue = self.broker.queue()?;
-        let begun = begin(
-            &self.sandbox.store().await?,
-            queue.as_ref(),
-            SPEC,
-            Some(plan),
-        )
-        .await?;
-        queue.close().await;
-        Ok(begun)
-    }
-
-    fn workers(&self, args: &[&str]) -> anyhow::Result<Workers> {
-        Workers::new(&self.sandbox, &self.broker, args)
     }
 }
 
@@ -86,30 +54,30 @@ async fn running(
 
 #[tokio::test(flavor = "multi_thread")]
 async fn heavy_worker_crash_resumes_without_waiting_for_the_lease() -> anyhow::Result<()> {
-    let world = World::start().await?;
+    let site = Site::quick().await?;
     // Nobody waits for this lease: the deadlines are shorter. So the other worker must see that
     // the owner was a process of its own host that is gone.
-    let mut workers = world.workers(&["--lease", "60", "--sweep", "0"])?;
+    let mut workers = site.workers(&["--lease", "60", "--sweep", "0"])?;
     workers.spawn()?;
     workers.spawn()?;
-    let begun = world.begin(vec![demo("a", 40, 200, None)]).await?;
+    let begun = site.begin(Some(vec![demo("a", 40, 200, None)])).await?;
     let (first, before) = running(&begun, "demo/a", 3, 0).await?;
     workers.kill9(first).await?;
     let (second, _) = running(&begun, "demo/a", before.steps.len() + 2, first).await?;
     ensure!(workers.pids().contains(&second), "a stranger took it");
     let record = begun.reaches("demo/a", &[Status::Succeeded], LONG).await?;
     assert_eq!((record.epoch, record.crashes.in_a_row), (2, 1));
-    let history = history::check(&world.sandbox, &begun.cluster, &begun.id)?;
+    let history = history::check(&site.sandbox, &begun.cluster, &begun.id)?;
     assert_eq!((history.steps, history.takeovers), (41, 1));
     begun.finished(LONG).await?;
     workers.stop().await?;
-    world.sandbox.stop().await
+    site.stop().await
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn heavy_poison_job_is_quarantined_and_others_go_on() -> anyhow::Result<()> {
-    let world = World::start().await?;
-    let mut workers = world.workers(&[])?;
+    let site = Site::quick().await?;
+    let mut workers = site.workers(&[])?;
     workers.spawn()?;
     // The bystander's steps are longer than the time between two crashes: it crashes along, at the
     // same step each time, and has done nothing wrong.
@@ -117,7 +85,7 @@ async fn heavy_poison_job_is_quarantined_and_others_go_on() -> anyhow::Result<()
         demo("poison", 5, 50, Some(2)),
         demo("bystander", 3, 2000, None),
     ];
-    let begun = world.begin(plan).await?;
+    let begun = site.begin(Some(plan)).await?;
     let mut crashes = 0;
     let quarantined = until("the poison is quarantined", LONG, async || {
         for status in workers.fallen()? {
@@ -137,17 +105,17 @@ async fn heavy_poison_job_is_quarantined_and_others_go_on() -> anyhow::Result<()
     begun
         .reaches("demo/bystander", &[Status::Succeeded], LONG)
         .await?;
-    history::check(&world.sandbox, &begun.cluster, &begun.id)?;
+    history::check(&site.sandbox, &begun.cluster, &begun.id)?;
     workers.stop().await?;
-    world.sandbox.stop().await
+    site.stop().await
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn heavy_sigterm_gives_the_lease_back() -> anyhow::Result<()> {
-    let world = World::start().await?;
-    let mut workers = world.workers(&["--lease", "60", "--sweep", "0"])?;
+    let site = Site::quick().await?;
+    let mut workers = site.workers(&["--lease", "60", "--sweep", "0"])?;
     let first = workers.spawn()?;
-    let begun = world.begin(vec![demo("a", 12, 1000, None)]).await?;
+    let begun = site.begin(Some(vec![demo("a", 12, 1000, None)])).await?;
     let (owner, _) = running(&begun, "demo/a", 2, 0).await?;
     assert_eq!(owner, first);
     let status = workers.terminate(first, LONG).await?;
@@ -166,8 +134,8 @@ async fn heavy_sigterm_gives_the_lease_back() -> anyhow::Result<()> {
         (record.epoch, record.attempts, record.crashes.in_a_row),
         (2, 0, 0)
     );
-    let history = history::check(&world.sandbox, &begun.cluster, &begun.id)?;
+    let history = history::check(&site.sandbox, &begun.cluster, &begun.id)?;
     assert_eq!((history.steps, history.takeovers), (13, 0));
     workers.stop().await?;
-    world.sandbox.stop().await
+    site.stop().await
 }
