@@ -113,7 +113,7 @@ async fn heavy_kill_nine_every_few_seconds() -> anyhow::Result<()> {
     eprintln!("REKINDLE_SEED={seed}");
     let mut dice = StdRng::seed_from_u64(seed);
 
-    let site = Site::real(Duration::from_secs(3)).await?;
+    let site = Site::real(Duration::from_secs(8)).await?;
     let (_, before) = disaster(&site).await?;
     let mut workers = site.workers(&[])?;
     workers.spawn()?;
