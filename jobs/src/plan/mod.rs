@@ -244,10 +244,16 @@ fn expand_entry(
     spec: &ClusterSpec,
 ) -> Vec<PlannedJob> {
     let make = |payload: Job| {
-        let needs = entry
+        let all: Vec<JobName> = entry
             .needs
             .iter()
             .flat_map(|need| needed(need, payload.node(), chosen, spec))
+            .collect();
+        // Two needs may name the same job; the first place counts.
+        let mut seen = BTreeSet::new();
+        let needs = all
+            .into_iter()
+            .filter(|name| seen.insert(name.clone()))
             .collect();
         PlannedJob {
             name: payload.name(),

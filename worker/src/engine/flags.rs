@@ -42,6 +42,14 @@ impl FlagWatch {
         }
     }
 
+    /// Takes what a caller has just read.
+    pub(crate) async fn set(&self, flags: Flags) {
+        *self.last.lock().await = Last {
+            read: Instant::now(),
+            flags,
+        };
+    }
+
     /// The flags, at most [`FRESH`] old. While the store cannot be read the last ones hold: the
     /// lease decides whether the turn may go on.
     pub(crate) async fn now(&self, store: &Store) -> Result<Flags, StoreError> {

@@ -136,7 +136,8 @@ impl Engine {
             let steps = crate::jobs::steps(&job.payload);
             match decide(record, &readiness, &recovery.record.flags, dead, steps) {
                 Decision::Succeeded => {
-                    self.store.mark_done(cluster, id, &job.name).await?;
+                    let generation = record.map_or(0, |r| r.generation);
+                    self.mark_succeeded(&recovery, &job, generation).await?;
                     self.post_followers(&recovery, &job.name, delivery).await?;
                     return Ok(Leave::Ack);
                 }
@@ -345,17 +346,10 @@ impl Engine {
         if delivery.lost.is_cancelled() {
             return Ok(Leave::Untouched);
         }
-        let (cluster, id) = (&recovery.record.cluster, &recovery.record.id);
         match record.status {
             Status::Succeeded => {
-                if job.always && !self.needs_succeeded(recovery, job).await? {
-                    // It ran although something failed: it counts for this generation only.
-                    self.store
-                        .mark_failed(cluster, id, &job.name, record.generation)
-                        .await?;
-                } else {
-                    self.store.mark_done(cluster, id, &job.name).await?;
-                }
+                self.mark_succeeded(recovery, job, record.generation)
+                    .await?;
                 self.post_followers(recovery, &job.name, delivery).await?;
                 Ok(Leave::Ack)
             }
@@ -548,16 +542,25 @@ impl Engine {
             .unwrap_or(Readiness::Needs(job.needs.clone())))
     }
 
-    async fn needs_succeeded(
+    /// A job that ran although something it needs failed (`always`) is settled for this generation
+    /// only: after a retry it runs again.
+    async fn mark_succeeded(
         &self,
         recovery: &Recovery,
         job: &PlannedJob,
-    ) -> Result<bool, StoreError> {
-        let settled = self
-            .store
-            .settled(&recovery.record.cluster, &recovery.record.id)
-            .await?;
-        Ok(job.needs.iter().all(|need| settled.done.contains(need)))
+        generation: u32,
+    ) -> Result<(), StoreError> {
+        let (cluster, id) = (&recovery.record.cluster, &recovery.record.id);
+        if job.always {
+            let settled = self.store.settled(cluster, id).await?;
+            if !job.needs.iter().all(|need| settled.done.contains(need)) {
+                return self
+                    .store
+                    .mark_failed(cluster, id, &job.name, generation)
+                    .await;
+            }
+        }
+        self.store.mark_done(cluster, id, &job.name).await
     }
 
     async fn flag_watch(&self, record: &RecoveryRecord) -> FlagWatch {
@@ -565,9 +568,14 @@ impl Engine {
         if all.len() > 256 {
             all.clear();
         }
-        all.entry((record.cluster.clone(), record.id.clone()))
+        let watch = all
+            .entry((record.cluster.clone(), record.id.clone()))
             .or_insert_with(|| FlagWatch::new(record))
-            .clone()
+            .clone();
+        drop(all);
+        // This turn has just read the record: what the watch remembers may be older.
+        watch.set(record.flags.clone()).await;
+        watch
     }
 }
 

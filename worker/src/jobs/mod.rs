@@ -47,3 +47,41 @@ pub fn steps(job: &Job) -> &'static [&'static str] {
         Job::Demo(_) => demo::STEPS,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use jobs::ids::NodeName;
+    use jobs::message::{Demo, OnNode};
+
+    use super::*;
+
+    /// Step names are stored in records: a rename strands every recovery that is under way, so it
+    /// must show up in a review.
+    #[test]
+    fn step_names_are_as_they_were() {
+        let on = OnNode {
+            node: NodeName::new("n").expect("valid"),
+        };
+        let demo = Demo {
+            steps: 1,
+            step_ms: 0,
+            abort_at: None,
+            fail_at: None,
+            node: None,
+        };
+        let all = [
+            Job::Provision(on.clone()),
+            Job::LoadBalancer,
+            Job::Reachability(on.clone()),
+            Job::Mount(on.clone()),
+            Job::Permissions(on),
+            Job::Report,
+            Job::Demo(demo),
+        ];
+        let lines: Vec<String> = all
+            .iter()
+            .map(|job| format!("{}: {}", job.kind(), steps(job).join(" ")))
+            .collect();
+        insta::assert_snapshot!(lines.join("\n"));
+    }
+}
