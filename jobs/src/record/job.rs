@@ -102,9 +102,13 @@ pub struct Crashes {
     pub in_a_row: u32,
     /// Steps that were finished at the last crash: the place.
     pub after_steps: u64,
-    /// Steps that were running, as far as known. After a first crash workers write down what they
-    /// begin, so from the second crash on this is exact.
+    /// Steps and looks of waits that were running, as far as known. After a first crash workers
+    /// write down what they begin, so from the second crash on this is exact.
     pub running: Vec<StepKey>,
+    /// The last thing the job did was to wait: nothing of it runs between two looks. Whoever dies
+    /// then does not die of this job.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub resting: bool,
 }
 
 /// An operator's `rekindle retry`.
@@ -251,15 +255,17 @@ impl JobRecord {
     }
 
     /// A worker takes the job: next epoch, next turn. When the record still has an owner that one
-    /// died without a word, which counts as a crash at the place the steps show.
+    /// died without a word, which counts as a crash at the place the steps show: unless it is known
+    /// that the job did nothing but wait.
     pub fn claim(&mut self, owner: Owner, now: Timestamp) -> Result<(), IllegalTransition> {
         self.happen(Event::Claim)?;
         if self.owner.is_some() {
-            let steps = self.steps.len() as u64;
-            let here = self.crashes.in_a_row > 0 && self.crashes.after_steps == steps;
-            self.crashes.in_a_row = if here { self.crashes.in_a_row + 1 } else { 1 };
-            self.crashes.after_steps = steps;
+            self.crashes.in_a_row = self.crashes_with_the_owner();
+            self.crashes.after_steps = self.steps.len() as u64;
         }
+        // The new owner has begun nothing yet.
+        self.crashes.running.clear();
+        self.crashes.resting = false;
         self.owner = Some(owner);
         self.epoch += 1;
         self.turn += 1;
@@ -269,6 +275,19 @@ impl JobRecord {
         Ok(())
     }
 
+    /// Crashes in a row at the same place, if the owner that the record names has died.
+    pub fn crashes_with_the_owner(&self) -> u32 {
+        let crashes = &self.crashes;
+        if crashes.in_a_row == 0 || crashes.after_steps != self.steps.len() as u64 {
+            // The first one at this place. Whose doing it was will show from now on.
+            1
+        } else if crashes.resting && crashes.running.is_empty() {
+            crashes.in_a_row
+        } else {
+            crashes.in_a_row + 1
+        }
+    }
+
     /// The owner lets go; `event` says why.
     pub fn release(&mut self, event: Event, now: Timestamp) -> Result<(), IllegalTransition> {
         self.happen(event)?;
@@ -276,6 +295,7 @@ impl JobRecord {
         self.touched = Some(now);
         // Whoever writes this is alive: what was running has ended.
         self.crashes.running.clear();
+        self.crashes.resting = false;
         if self.status.is_settled() {
             self.ended = Some(now);
             self.due = None;
@@ -288,12 +308,17 @@ impl JobRecord {
         match change {
             Change::Step { key, record } => {
                 self.crashes.running.retain(|running| *running != key);
+                self.crashes.resting = false;
                 self.waits.remove(&key);
                 self.attempts = 0;
                 self.failure = None;
                 self.steps.insert(key, record);
             }
             Change::Wait { key, record } => {
+                self.crashes.running.retain(|running| *running != key);
+                // A look went well, so the place is no trap. It is watched all the same.
+                self.crashes.resting = self.crashes.in_a_row > 0;
+                self.crashes.in_a_row = self.crashes.in_a_row.min(1);
                 self.waits.insert(key, record);
             }
             Change::Running { keys } => self.crashes.running = keys,
@@ -385,6 +410,31 @@ mod tests {
         record.claim(owner(), NOW).expect("waiting");
         assert_eq!(record.crashes.in_a_row, 1, "a shutdown is no crash");
         assert_eq!((record.epoch, record.turn), (5, 5));
+    }
+
+    #[test]
+    fn who_dies_while_a_job_waits_does_not_die_of_it() {
+        let look = || Change::Running {
+            keys: vec![StepKey::of("active", "x")],
+        };
+        let pending = || Change::Wait {
+            key: StepKey::of("active", "x"),
+            record: WaitRecord::default(),
+        };
+        let mut record = record();
+        record.claim(owner(), NOW).expect("pending");
+        record.claim(owner(), NOW).expect("owner died");
+        for _ in 0..5 {
+            record.apply(look());
+            record.apply(pending());
+            record.claim(owner(), NOW).expect("owner died");
+            assert_eq!(record.crashes.in_a_row, 1, "it was waiting");
+        }
+        record.apply(look());
+        record.claim(owner(), NOW).expect("owner died");
+        assert_eq!(record.crashes.in_a_row, 2, "it was looking");
+        record.claim(owner(), NOW).expect("owner died");
+        assert_eq!(record.crashes.in_a_row, 3, "it had not begun to wait");
     }
 
     #[test]

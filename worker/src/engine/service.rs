@@ -71,6 +71,8 @@ pub struct Engine {
     pub(super) inputs: Mutex<HashMap<Inputs, Known>>,
     pub(super) flags: Mutex<HashMap<(ClusterName, RecoveryId), FlagWatch>>,
     pub(super) seen: Mutex<HashMap<Series, Seen>>,
+    /// Held by the one job whose next crash would quarantine it, until it gets further.
+    pub(super) last_chances: Arc<Mutex<()>>,
 }
 
 /// The inputs of a recovery; they never change.
@@ -109,6 +111,7 @@ impl Engine {
             inputs: Mutex::new(HashMap::new()),
             flags: Mutex::new(HashMap::new()),
             seen: Mutex::new(HashMap::new()),
+            last_chances: Arc::default(),
         })
     }
 

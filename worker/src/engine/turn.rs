@@ -11,11 +11,12 @@ use jobs::plan::{PlannedJob, Readiness};
 use jobs::queue::{Delivery, QueueError};
 use jobs::record::{Event, Failure, JobRecord, JobVersion, LeftBehind, RecoveryRecord, Status};
 use jobs::store::{Appended, Recovery, StoreError, StoredJob};
+use tokio::sync::OwnedMutexGuard;
 use tokio::time::Instant;
 use tracing::Instrument;
 
 use super::ctx::{Ctx, Inner, Proven};
-use super::decide::{Decision, decide};
+use super::decide::{Decision, decide, is_last_chance};
 use super::error::{Again, Interrupt, JobError};
 use super::flags::FlagWatch;
 use super::owner::is_gone;
@@ -46,6 +47,9 @@ pub(super) enum TurnError {
 
 /// A delivery that the store keeps us from handling comes again after this time.
 const STORE_PAUSE: Duration = Duration::from_secs(5);
+
+/// A job whose last chance has to wait for another one's comes again after this time.
+const LAST_CHANCE_PAUSE: Duration = Duration::from_secs(1);
 
 impl Engine {
     /// Handles one delivery, whatever it is.
@@ -221,13 +225,28 @@ impl Engine {
                     record
                         .claim(self.me.clone(), Timestamp::now())
                         .expect("the decision looked at the status");
+                    // A job that crashed along with the one that is to blame must not be blamed
+                    // for it: those with one chance left get it one after the other.
+                    let alone = if is_last_chance(&record) {
+                        match Arc::clone(&self.last_chances).try_lock_owned() {
+                            Ok(alone) => Some(alone),
+                            Err(_) => return Ok(Leave::Again(LAST_CHANCE_PAUSE)),
+                        }
+                    } else {
+                        None
+                    };
                     let full = JobVersion::Full(Box::new(record));
                     if self.store.append(&series, version, &full).await? == Appended::Won {
                         let JobVersion::Full(record) = full else {
                             unreachable!("made three lines above")
                         };
+                        let claimed = StoredJob {
+                            version,
+                            base: version,
+                            record: *record,
+                        };
                         return self
-                            .run_turn(recovery, job, series, version, *record, delivery)
+                            .run_turn(recovery, job, series, claimed, alone, delivery)
                             .await;
                     }
                 }
@@ -241,10 +260,13 @@ impl Engine {
         recovery: Recovery,
         job: PlannedJob,
         series: keys::Series,
-        version: u64,
-        record: JobRecord,
+        claimed: StoredJob,
+        alone: Option<OwnedMutexGuard<()>>,
         delivery: &Delivery,
     ) -> Result<Leave, TurnError> {
+        let StoredJob {
+            version, record, ..
+        } = claimed;
         tracing::info!(
             epoch = record.epoch,
             turn = record.turn,
@@ -275,6 +297,7 @@ impl Engine {
                 turn_ends: Instant::now() + self.options.turn,
                 known_steps: crate::jobs::steps(&job.payload),
                 used: Mutex::default(),
+                alone: Mutex::new(alone),
             }),
         };
         let work =
@@ -468,11 +491,11 @@ impl Engine {
             |s| s.record,
         );
         let now = Timestamp::now();
+        let running = record.crashes.running.clone();
         // Claimed and released in one version: nobody else could have run it in between.
         record
             .claim(self.me.clone(), now)
             .expect("only an unsettled job comes here");
-        let running = std::mem::take(&mut record.crashes.running);
         record
             .release(event, now)
             .expect("a running job may be settled");
