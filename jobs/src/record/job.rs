@@ -95,17 +95,20 @@ impl fmt::Display for Failure {
     }
 }
 
-/// Crashes, counted apart from failures: how often workers died while they held this job and it
-/// came no further in between.
+/// Crashes, counted apart from failures: how often workers died while they held this job.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Crashes {
     /// Crashes in a row at the same place.
     pub in_a_row: u32,
     /// Steps that were finished at the last crash: the place.
     pub after_steps: u64,
-    /// Steps and looks that have begun and not ended. Written only after a first crash, so from the
-    /// second one on it tells who ran and who merely died along.
+    /// Steps and looks of waits that were running, as far as known. After a first crash workers
+    /// write down what they begin, so from the second crash on this is exact.
     pub running: Vec<StepKey>,
+    /// The last thing the job did was to wait: nothing of it runs between two looks. Whoever dies
+    /// then does not die of this job.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub resting: bool,
 }
 
 /// An operator's `rekindle retry`.
@@ -252,8 +255,9 @@ impl JobRecord {
     }
 
     /// A worker takes the job: next epoch, next turn. When the record still has an owner that one
-    /// died without a word, which counts as a crash at the place the steps show. Unless it is the
-    /// same one: it lives, and lost its lease to an outage of the store for example.
+    /// died without a word, which counts as a crash at the place the steps show: unless it is known
+    /// that the job did nothing but wait, or unless the owner is the same and has only lost its
+    /// lease, to an outage of the store for example.
     pub fn claim(&mut self, owner: Owner, now: Timestamp) -> Result<(), IllegalTransition> {
         self.happen(Event::Claim)?;
         if self
@@ -261,12 +265,12 @@ impl JobRecord {
             .as_ref()
             .is_some_and(|o| o.worker != owner.worker)
         {
-            self.crashes = Crashes {
-                in_a_row: self.crashes_with_this_one(),
-                after_steps: self.steps.len() as u64,
-                running: Vec::new(),
-            };
+            self.crashes.in_a_row = self.crashes_with_the_owner();
+            self.crashes.after_steps = self.steps.len() as u64;
         }
+        // The new owner has begun nothing yet.
+        self.crashes.running.clear();
+        self.crashes.resting = false;
         self.owner = Some(owner);
         self.epoch += 1;
         self.turn += 1;
@@ -276,24 +280,17 @@ impl JobRecord {
         Ok(())
     }
 
-    /// Crashes in a row if the owner is found dead now. A job of which nothing was running died
-    /// along with its worker and is not to blame.
-    pub fn crashes_with_this_one(&self) -> u32 {
+    /// Crashes in a row at the same place, if the owner that the record names has died.
+    pub fn crashes_with_the_owner(&self) -> u32 {
         let crashes = &self.crashes;
-        let same_place = crashes.in_a_row > 0 && crashes.after_steps == self.steps.len() as u64;
-        match (same_place, crashes.running.is_empty()) {
-            (false, _) => 1,
-            (true, true) => crashes.in_a_row,
-            (true, false) => crashes.in_a_row + 1,
+        if crashes.in_a_row == 0 || crashes.after_steps != self.steps.len() as u64 {
+            // The first one at this place. Whose doing it was will show from now on.
+            1
+        } else if crashes.resting && crashes.running.is_empty() {
+            crashes.in_a_row
+        } else {
+            crashes.in_a_row + 1
         }
-    }
-
-    /// Whether it may be what crashes its workers: two crashes in a row at the same place.
-    /// `owner_is_dead` says that the last one is still to be counted.
-    pub fn is_suspect(&self, owner_is_dead: bool) -> bool {
-        let same_place = self.crashes.after_steps == self.steps.len() as u64;
-        let counted = self.crashes.in_a_row >= 2 && same_place;
-        counted || (owner_is_dead && self.owner.is_some() && self.crashes_with_this_one() >= 2)
     }
 
     /// The owner lets go; `event` says why.
@@ -301,8 +298,9 @@ impl JobRecord {
         self.happen(event)?;
         self.owner = None;
         self.touched = Some(now);
-        // Whoever writes this is alive: the job has survived a turn.
-        self.crashes = Crashes::default();
+        // Whoever writes this is alive: what was running has ended.
+        self.crashes.running.clear();
+        self.crashes.resting = false;
         if self.status.is_settled() {
             self.ended = Some(now);
             self.due = None;
@@ -315,6 +313,7 @@ impl JobRecord {
         match change {
             Change::Step { key, record } => {
                 self.crashes.running.retain(|running| *running != key);
+                self.crashes.resting = false;
                 self.waits.remove(&key);
                 self.attempts = 0;
                 self.failure = None;
@@ -322,6 +321,9 @@ impl JobRecord {
             }
             Change::Wait { key, record } => {
                 self.crashes.running.retain(|running| *running != key);
+                // A look went well, so the place is no trap. It is watched all the same.
+                self.crashes.resting = self.crashes.in_a_row > 0;
+                self.crashes.in_a_row = self.crashes.in_a_row.min(1);
                 self.waits.insert(key, record);
             }
             Change::Running { keys } => self.crashes.running = keys,
@@ -399,57 +401,45 @@ mod tests {
 
     const NOW: Timestamp = Timestamp::UNIX_EPOCH;
 
-    fn begins(record: &mut JobRecord) {
-        record.apply(Change::Running {
-            keys: vec!["s".into()],
-        });
-    }
-
     #[test]
     fn crashes_count_in_a_row_at_the_same_place_only() {
         let mut record = record();
         record.claim(owner(), NOW).expect("pending");
         record.claim(owner(), NOW).expect("owner died");
-        assert_eq!(
-            record.crashes.in_a_row, 1,
-            "of the first crash nothing more is known"
-        );
-        begins(&mut record);
-        assert!(record.is_suspect(true) && !record.is_suspect(false));
         record.claim(owner(), NOW).expect("owner died");
         assert_eq!(record.crashes.in_a_row, 2);
-        assert!(record.is_suspect(false));
         record.apply(step(1));
-        assert!(!record.is_suspect(false), "it came further");
         record.claim(owner(), NOW).expect("owner died");
         assert_eq!(record.crashes.in_a_row, 1, "a step later is another place");
         record.release(Event::Release, NOW).expect("running");
-        assert_eq!(record.crashes.in_a_row, 0, "it survived a turn");
         record.claim(owner(), NOW).expect("waiting");
-        assert_eq!(record.crashes.in_a_row, 0, "a shutdown is no crash");
+        assert_eq!(record.crashes.in_a_row, 1, "a shutdown is no crash");
         assert_eq!((record.epoch, record.turn), (5, 5));
     }
 
     #[test]
-    fn who_merely_dies_along_is_not_to_blame() {
-        let mut record = record();
-        for _ in 0..9 {
-            record
-                .claim(owner(), NOW)
-                .expect("pending, or its owner died");
-        }
-        assert_eq!(record.crashes.in_a_row, 1, "nothing of it was running");
-        begins(&mut record);
-        let wait = WaitRecord {
-            polls: 1,
-            ..WaitRecord::default()
+    fn who_dies_while_a_job_waits_does_not_die_of_it() {
+        let look = || Change::Running {
+            keys: vec![StepKey::of("active", "x")],
         };
-        record.apply(Change::Wait {
-            key: "s".into(),
-            record: wait,
-        });
+        let pending = || Change::Wait {
+            key: StepKey::of("active", "x"),
+            record: WaitRecord::default(),
+        };
+        let mut record = record();
+        record.claim(owner(), NOW).expect("pending");
         record.claim(owner(), NOW).expect("owner died");
-        assert_eq!(record.crashes.in_a_row, 1, "the look had ended");
+        for _ in 0..5 {
+            record.apply(look());
+            record.apply(pending());
+            record.claim(owner(), NOW).expect("owner died");
+            assert_eq!(record.crashes.in_a_row, 1, "it was waiting");
+        }
+        record.apply(look());
+        record.claim(owner(), NOW).expect("owner died");
+        assert_eq!(record.crashes.in_a_row, 2, "it was looking");
+        record.claim(owner(), NOW).expect("owner died");
+        assert_eq!(record.crashes.in_a_row, 3, "it had not begun to wait");
     }
 
     #[test]

@@ -13,6 +13,7 @@ use jobs::store::Store;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use tokio::sync::OwnedMutexGuard;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -46,6 +47,8 @@ pub(super) struct Inner {
     pub(super) known_steps: &'static [&'static str],
     /// Keys used in this turn: a key used twice would give one step the other's result.
     pub(super) used: Mutex<BTreeSet<StepKey>>,
+    /// Keeps other jobs that crashed as often from running until this one gets further.
+    pub(super) alone: Mutex<Option<OwnedMutexGuard<()>>>,
 }
 
 /// What one look in a [`Ctx::wait`] saw.
@@ -169,7 +172,7 @@ impl Ctx {
             return Ok(done);
         }
         self.gate().await?;
-        self.begins(&key).await?;
+        self.watch(&key).await?;
         let began = Instant::now();
         tracing::debug!(step = %key, "step begins");
         let value = f().await.map_err(|e| e.into().at(&key))?;
@@ -180,6 +183,7 @@ impl Ctx {
             .step(key.clone(), output, took)
             .await
             .map_err(lost)?;
+        self.got_further();
         tracing::debug!(step = %key, ms = took.as_millis(), "step done");
         Ok(value)
     }
@@ -214,8 +218,8 @@ impl Ctx {
         let before = Duration::from_millis(so_far.waited_ms);
         loop {
             self.gate().await?;
+            self.watch(&key).await?;
             so_far.polls += 1;
-            self.begins(&key).await?;
             let seen = match look().await.map_err(Into::into) {
                 Ok(Poll::Ready(value)) => {
                     let output =
@@ -225,6 +229,7 @@ impl Ctx {
                         .step(key.clone(), output, before + began.elapsed())
                         .await
                         .map_err(lost)?;
+                    self.got_further();
                     return Ok(value);
                 }
                 Ok(Poll::Pending(seen)) => seen,
@@ -257,12 +262,13 @@ impl Ctx {
             };
             so_far.waited_ms = u64::try_from(counted.as_millis()).unwrap_or(u64::MAX);
             so_far.seen = seen;
-            if news || last_look_of_turn || self.is_careful() {
+            if news || last_look_of_turn || self.is_watched() {
                 self.inner
                     .recorder
                     .wait(key.clone(), so_far.clone())
                     .await
                     .map_err(lost)?;
+                self.got_further();
             }
             if last_look_of_turn {
                 return Err(JobError::interrupted(Interrupt::Yield(pause)).at(&key));
@@ -300,19 +306,6 @@ impl Ctx {
         self.step(key, checked).await.map(|_: Proof| Proven(()))
     }
 
-    /// After a crash what runs is written down before it begins, so that the next crash tells which
-    /// step it was.
-    async fn begins(&self, key: &StepKey) -> Result<(), JobError> {
-        if self.is_careful() {
-            self.inner.recorder.begun(key.clone()).await.map_err(lost)?;
-        }
-        Ok(())
-    }
-
-    fn is_careful(&self) -> bool {
-        self.inner.record.crashes.in_a_row > 0
-    }
-
     fn recorded<T: DeserializeOwned>(&self, key: &StepKey) -> Result<Option<T>, JobError> {
         let name = key.as_str().split('/').next().unwrap_or_default();
         if !self.inner.known_steps.contains(&name) {
@@ -338,6 +331,23 @@ impl Ctx {
         value.map(Some).map_err(|e| {
             JobError::fatal(format!("the recorded output does not fit this build: {e}")).at(key)
         })
+    }
+
+    /// Whether a worker died while it held this job: from then on it is on record what runs.
+    fn is_watched(&self) -> bool {
+        self.inner.record.crashes.in_a_row > 0
+    }
+
+    async fn watch(&self, key: &StepKey) -> Result<(), JobError> {
+        if self.is_watched() {
+            self.inner.recorder.begun(key.clone()).await.map_err(lost)?;
+        }
+        Ok(())
+    }
+
+    /// The place where workers died is behind us.
+    fn got_further(&self) {
+        self.inner.alone.lock().expect("no panic while held").take();
     }
 
     /// Whether anything new may begin: asked before every step and look.

@@ -25,6 +25,12 @@ pub(crate) enum Decision {
 /// Crashes in a row at the same step that quarantine a job.
 pub(crate) const MOST_CRASHES: u32 = 3;
 
+/// Whether one more crash would quarantine a job that was just claimed.
+pub(crate) fn is_last_chance(record: &JobRecord) -> bool {
+    record.crashes.after_steps == record.steps.len() as u64
+        && record.crashes.in_a_row + 1 >= MOST_CRASHES
+}
+
 /// Decides for `me`. `dead` says that the record's owner is known to be gone.
 pub(crate) fn decide(
     record: Option<&JobRecord>,
@@ -63,7 +69,7 @@ pub(crate) fn decide(
     };
     // The claim that follows would count one more crash; it is quarantined instead of begun again.
     let crashed = dead && record.owner.as_ref().is_some_and(|o| o.worker != me.worker);
-    if crashed && record.crashes_with_this_one() >= MOST_CRASHES {
+    if crashed && record.crashes_with_the_owner() >= MOST_CRASHES {
         return Decision::Quarantine;
     }
     let known = |key: &str| known_steps.contains(&key.split('/').next().unwrap_or_default());
@@ -187,9 +193,6 @@ mod tests {
                 Decision::Claim
             );
             record.claim(someone(), NOW).expect("owner died");
-            record.apply(Change::Running {
-                keys: vec![StepKey::of("s", 1)],
-            });
         }
         assert_eq!(
             ask(Some(&record), &Readiness::Ready, &flags, true),

@@ -11,7 +11,7 @@ use jobs::queue::{Queue, QueueError};
 use jobs::record::{Inputs, Owner};
 use jobs::spec::ClusterSpec;
 use jobs::store::{Store, StoreError};
-use tokio::sync::{Mutex, Semaphore};
+use tokio::sync::Mutex;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -68,11 +68,11 @@ pub struct Engine {
     pub(super) shutdown: CancellationToken,
     /// Fires when the grace is over: running steps are dropped.
     pub(super) halt: CancellationToken,
-    /// One at a time of the jobs that may be what crashes their workers.
-    pub(super) suspects: Semaphore,
     pub(super) inputs: Mutex<HashMap<Inputs, Known>>,
     pub(super) flags: Mutex<HashMap<(ClusterName, RecoveryId), FlagWatch>>,
     pub(super) seen: Mutex<HashMap<Series, Seen>>,
+    /// Held by the one job whose next crash would quarantine it, until it gets further.
+    pub(super) last_chances: Arc<Mutex<()>>,
 }
 
 /// The inputs of a recovery; they never change.
@@ -108,10 +108,10 @@ impl Engine {
             me,
             shutdown,
             halt: CancellationToken::new(),
-            suspects: Semaphore::new(1),
             inputs: Mutex::new(HashMap::new()),
             flags: Mutex::new(HashMap::new()),
             seen: Mutex::new(HashMap::new()),
+            last_chances: Arc::default(),
         })
     }
 

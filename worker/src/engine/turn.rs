@@ -9,15 +9,14 @@ use jobs::keys;
 use jobs::message::JobMessage;
 use jobs::plan::{PlannedJob, Readiness};
 use jobs::queue::{Delivery, QueueError};
-use jobs::record::{
-    Crashes, Event, Failure, JobRecord, JobVersion, LeftBehind, RecoveryRecord, Status,
-};
+use jobs::record::{Event, Failure, JobRecord, JobVersion, LeftBehind, RecoveryRecord, Status};
 use jobs::store::{Appended, Recovery, StoreError, StoredJob};
+use tokio::sync::OwnedMutexGuard;
 use tokio::time::Instant;
 use tracing::Instrument;
 
 use super::ctx::{Ctx, Inner, Proven};
-use super::decide::{Decision, decide};
+use super::decide::{Decision, decide, is_last_chance};
 use super::error::{Again, Interrupt, JobError};
 use super::flags::FlagWatch;
 use super::owner::is_gone;
@@ -46,11 +45,11 @@ pub(super) enum TurnError {
     Queue(#[from] QueueError),
 }
 
-/// A suspect that must wait for another one comes again after this time.
-const SUSPECT_PAUSE: Duration = Duration::from_secs(1);
-
 /// A delivery that the store keeps us from handling comes again after this time.
 const STORE_PAUSE: Duration = Duration::from_secs(5);
+
+/// A job whose last chance has to wait for another one's comes again after this time.
+const LAST_CHANCE_PAUSE: Duration = Duration::from_secs(1);
 
 impl Engine {
     /// Handles one delivery, whatever it is.
@@ -229,16 +228,6 @@ impl Engine {
                     }
                 }
                 Decision::Claim => {
-                    // A job that may be what crashes its workers runs alone among its like, so that
-                    // the next crash tells which of them it was.
-                    let ours = |r: &JobRecord| {
-                        r.owner.as_ref().is_some_and(|o| o.worker == self.me.worker)
-                    };
-                    let suspect = record.is_some_and(|r| r.is_suspect(dead && !ours(r)));
-                    let alone = suspect.then(|| self.suspects.try_acquire());
-                    if matches!(alone, Some(Err(_))) {
-                        return Ok(Leave::Again(SUSPECT_PAUSE));
-                    }
                     let mut record = stored.as_ref().map_or_else(
                         || JobRecord::new(job.name.clone(), job.payload.clone()),
                         |s| s.record.clone(),
@@ -247,13 +236,28 @@ impl Engine {
                     record
                         .claim(self.me.clone(), Timestamp::now())
                         .expect("the decision looked at the status");
+                    // A job that crashed along with the one that is to blame must not be blamed
+                    // for it: those with one chance left get it one after the other.
+                    let alone = if is_last_chance(&record) {
+                        match Arc::clone(&self.last_chances).try_lock_owned() {
+                            Ok(alone) => Some(alone),
+                            Err(_) => return Ok(Leave::Again(LAST_CHANCE_PAUSE)),
+                        }
+                    } else {
+                        None
+                    };
                     let full = JobVersion::Full(Box::new(record));
                     if self.store.append(&series, version, &full).await? == Appended::Won {
                         let JobVersion::Full(record) = full else {
                             unreachable!("made three lines above")
                         };
+                        let claimed = StoredJob {
+                            version,
+                            base: version,
+                            record: *record,
+                        };
                         return self
-                            .run_turn(recovery, job, series, version, *record, delivery)
+                            .run_turn(recovery, job, series, claimed, alone, delivery)
                             .await;
                     }
                 }
@@ -267,10 +271,13 @@ impl Engine {
         recovery: Recovery,
         job: PlannedJob,
         series: keys::Series,
-        version: u64,
-        record: JobRecord,
+        claimed: StoredJob,
+        alone: Option<OwnedMutexGuard<()>>,
         delivery: &Delivery,
     ) -> Result<Leave, TurnError> {
+        let StoredJob {
+            version, record, ..
+        } = claimed;
         tracing::info!(
             epoch = record.epoch,
             turn = record.turn,
@@ -301,6 +308,7 @@ impl Engine {
                 turn_ends: Instant::now() + self.options.turn,
                 known_steps: crate::jobs::steps(&job.payload),
                 used: Mutex::default(),
+                alone: Mutex::new(alone),
             }),
         };
         let work =
@@ -512,10 +520,7 @@ impl Engine {
             |s| s.record,
         );
         let now = Timestamp::now();
-        let crashes = Crashes {
-            in_a_row: record.crashes_with_this_one(),
-            ..record.crashes.clone()
-        };
+        let running = record.crashes.running.clone();
         // Claimed and released in one version: nobody else could have run it in between.
         record
             .claim(self.me.clone(), now)
@@ -523,9 +528,7 @@ impl Engine {
         record
             .release(event, now)
             .expect("a running job may be settled");
-        if event == Event::Quarantine {
-            record.crashes = crashes;
-        }
+        record.crashes.running = running;
         record.failure = Some(Failure {
             step,
             chain: vec![reason.to_owned()],

@@ -1,0 +1,125 @@
+//! What the versions of job records say about how a recovery went. The bucket keeps every one of
+//! them, so that what must never happen can be looked for afterwards, whoever was killed when.
+
+use std::collections::BTreeMap;
+
+use anyhow::{Context, ensure};
+use bytes::Bytes;
+use jobs::ids::{ClusterName, RecoveryId, StepKey};
+use jobs::record::{Change, JobRecord, JobVersion, StepRecord, Versioned};
+use sandbox::world::Sandbox;
+
+/// What became of a recovery's jobs, in numbers.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct History {
+    /// Jobs.
+    pub jobs: usize,
+    /// Steps, each recorded once.
+    pub steps: usize,
+    /// Claims of a job whose owner had died.
+    pub takeovers: usize,
+    /// Turns begun.
+    pub turns: u64,
+}
+
+/// Reads every version of every job of a recovery and checks what has to hold for each of them:
+/// numbers without a gap; an epoch that never falls and grows with each claim; a step recorded once,
+/// by the epoch of that time, and never changed, dropped or recorded again.
+///
+/// Recoveries that an operator put back with `--from` drop steps in earnest; they do not belong here.
+pub fn check(
+    sandbox: &Sandbox,
+    cluster: &ClusterName,
+    recovery: &RecoveryId,
+) -> anyhow::Result<History> {
+    let prefix = format!("clusters/{cluster}/recoveries/{recovery}/jobs/");
+    let mut jobs: BTreeMap<String, Vec<(u64, Bytes)>> = BTreeMap::new();
+    for (key, body) in sandbox.s3.objects(&prefix) {
+        let (job, version) = key.rsplit_once('/').context("a key has parts")?;
+        let version = version.trim_end_matches(".json").parse()?;
+        let job = job.to_owned();
+        jobs.entry(job).or_default().push((version, body));
+    }
+    let mut all = History::default();
+    for (job, mut versions) in jobs {
+        versions.sort_by_key(|(number, _)| *number);
+        let one = check_job(&versions).with_context(|| job.clone())?;
+        all.jobs += 1;
+        all.steps += one.steps;
+        all.takeovers += one.takeovers;
+        all.turns += one.turns;
+    }
+    Ok(all)
+}
+
+fn check_job(versions: &[(u64, Bytes)]) -> anyhow::Result<History> {
+    let mut now: Option<JobRecord> = None;
+    let mut takeovers = 0;
+    for (place, (number, body)) in versions.iter().enumerate() {
+        let at = || format!("version {number}");
+        ensure!(
+            *number == place as u64 + 1,
+            "there is a gap before {}",
+            at()
+        );
+        let version: Versioned<JobVersion> = serde_json::from_slice(body).with_context(at)?;
+        let next = match (version.body, now.clone()) {
+            (JobVersion::Full(full), before) => {
+                if let Some(before) = &before {
+                    let claimed = full.turn > before.turn;
+                    ensure!(
+                        full.epoch == before.epoch + u64::from(claimed),
+                        "{}: epoch {} after {}",
+                        at(),
+                        full.epoch,
+                        before.epoch
+                    );
+                    takeovers += usize::from(claimed && before.owner.is_some());
+                    keeps(&before.steps, &full).with_context(at)?;
+                }
+                *full
+            }
+            (JobVersion::Delta { epoch, changes, .. }, Some(mut before)) => {
+                ensure!(epoch == before.epoch, "{}: a delta of epoch {epoch}", at());
+                ensure!(before.owner.is_some(), "{}: a delta without an owner", at());
+                for change in changes {
+                    if let Change::Step { key, record } = &change {
+                        ensure!(
+                            !before.steps.contains_key(key),
+                            "{}: step `{key}` is recorded again",
+                            at()
+                        );
+                        ensure!(record.epoch == epoch, "{}: step of another epoch", at());
+                    }
+                    before.apply(change);
+                }
+                before
+            }
+            (JobVersion::Delta { .. }, None) => anyhow::bail!("it begins with a delta"),
+        };
+        now = Some(next);
+    }
+    let last = now.context("it has no version")?;
+    Ok(History {
+        jobs: 1,
+        steps: last.steps.len(),
+        takeovers,
+        turns: last.turn,
+    })
+}
+
+/// A full version repeats every step as it was; new ones are of its own epoch.
+fn keeps(before: &BTreeMap<StepKey, StepRecord>, full: &JobRecord) -> anyhow::Result<()> {
+    for (key, step) in before {
+        let kept = full.steps.get(key);
+        ensure!(
+            kept == Some(step),
+            "step `{key}` was {step:?} and is {kept:?}"
+        );
+    }
+    for (key, step) in &full.steps {
+        let known = before.contains_key(key) || step.epoch == full.epoch;
+        ensure!(known, "step `{key}` comes from epoch {}", step.epoch);
+    }
+    Ok(())
+}

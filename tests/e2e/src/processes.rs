@@ -1,0 +1,335 @@
+//! Real processes for the end-to-end tests: a RabbitMQ node of one's own and `rekindle-worker`s that
+//! may be killed at any moment. Whatever a test starts ends with it, also when the test is killed.
+
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+use std::process::{ExitStatus, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use anyhow::{Context, bail, ensure};
+use jobs::queue::{Queue, Rabbit, RabbitConfig};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use sandbox::world::Sandbox;
+use tokio::process::{Child, Command};
+use tokio::time::{Instant, sleep, timeout};
+
+const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../rabbitmq");
+
+/// No verb of the script takes longer on any machine.
+const SCRIPT_TIME: Duration = Duration::from_secs(180);
+
+/// Lines of a worker's log that a failed test shows.
+const TAIL: usize = 60;
+
+/// A RabbitMQ node of one's own. Dropping it ends the node and removes its data.
+#[derive(Debug)]
+pub struct Broker {
+    dir: PathBuf,
+    url: String,
+}
+
+impl Broker {
+    /// Starts one on a free port.
+    pub async fn start() -> anyhow::Result<Self> {
+        static COUNTER: AtomicU32 = AtomicU32::new(0);
+        let number = COUNTER.fetch_add(1, Ordering::Relaxed);
+        // tests/run sweeps up directories of this name.
+        let dir = format!("rekindle-broker-e2e-{}-{number}", std::process::id());
+        let mut broker = Self {
+            dir: std::env::temp_dir().join(dir),
+            url: String::new(),
+        };
+        let said = broker.script("start").await?;
+        let url = said.lines().find_map(|line| line.strip_prefix("AMQP_URL="));
+        broker.url = url.context("the script prints no URL")?.to_owned();
+        Ok(broker)
+    }
+
+    /// Where it listens, with user and password.
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// The work queue as an operator's command line sees it.
+    pub fn queue(&self) -> anyhow::Result<Arc<dyn Queue>> {
+        Ok(Arc::new(Rabbit::new(RabbitConfig::new(&self.url))?))
+    }
+
+    /// Ends it as a power cut would.
+    pub async fn kill9(&self) -> anyhow::Result<()> {
+        self.script("kill").await.map(|_| ())
+    }
+
+    /// Starts it again: same port, same data.
+    pub async fn restart(&self) -> anyhow::Result<()> {
+        self.script("restart").await.map(|_| ())
+    }
+
+    /// Ends it and starts it again on the same port, without any data.
+    pub async fn wipe(&self) -> anyhow::Result<()> {
+        self.script("wipe").await.map(|_| ())
+    }
+
+    async fn script(&self, verb: &str) -> anyhow::Result<String> {
+        let mut script = Command::new(SCRIPT);
+        script
+            .arg(verb)
+            .arg(&self.dir)
+            .env("WITH_PID", std::process::id().to_string())
+            .stdin(Stdio::null());
+        let ended = timeout(SCRIPT_TIME, script.output()).await;
+        let out = ended.with_context(|| format!("tests/rabbitmq {verb} does not end"))??;
+        let words = String::from_utf8_lossy(&out.stderr);
+        ensure!(out.status.success(), "tests/rabbitmq {verb}: {words}");
+        Ok(String::from_utf8(out.stdout)?)
+    }
+}
+
+impl Drop for Broker {
+    fn drop(&mut self) {
+        let stop = std::process::Command::new(SCRIPT)
+            .arg("stop")
+            .arg(&self.dir)
+            .status();
+        if stop.is_ok_and(|status| status.success()) {
+            // What stays is swept up by tests/run.
+            let _ = std::fs::remove_dir_all(&self.dir);
+        }
+    }
+}
+
+/// A program that this workspace builds, beside the running test.
+pub fn program(name: &str) -> anyhow::Result<PathBuf> {
+    // target/<profile>/deps/<test>-<hash>
+    let test = std::env::current_exe()?;
+    let path = test.ancestors().nth(2).context("the test lies nowhere")?;
+    let path = path.join(name);
+    ensure!(
+        path.is_file(),
+        "there is no {}: run cargo build first (tests/run does)",
+        path.display()
+    );
+    Ok(path)
+}
+
+/// Worker processes, all with the same settings.
+#[derive(Debug)]
+pub struct Workers {
+    env: Vec<(String, String)>,
+    args: Vec<String>,
+    logs: tempfile::TempDir,
+    running: Vec<WorkerProcess>,
+    started: usize,
+    in_order: bool,
+}
+
+impl Workers {
+    /// None yet. `args` is what stands on their command line.
+    pub fn new(sandbox: &Sandbox, broker: &Broker, args: &[&str]) -> anyhow::Result<Self> {
+        let mut env: Vec<(String, String)> = sandbox
+            .environment()
+            .into_iter()
+            .map(|(name, value)| (name.to_owned(), value))
+            .collect();
+        env.push(("AMQP_URL".into(), broker.url().into()));
+        Ok(Self {
+            env,
+            args: args.iter().map(|arg| (*arg).to_owned()).collect(),
+            logs: tempfile::tempdir()?,
+            running: Vec::new(),
+            started: 0,
+            in_order: false,
+        })
+    }
+
+    /// Sets or, with `None`, removes a variable of the workers started from now on.
+    pub fn set(&mut self, name: &str, value: Option<&str>) -> &mut Self {
+        self.env.retain(|(there, _)| there != name);
+        if let Some(value) = value {
+            self.env.push((name.into(), value.into()));
+        }
+        self
+    }
+
+    /// Starts one more and gives its process id.
+    pub fn spawn(&mut self) -> anyhow::Result<u32> {
+        self.started += 1;
+        let log = self.logs.path().join(format!("{}.log", self.started));
+        let worker = WorkerProcess::start(&self.env, &self.args, log)?;
+        let pid = worker.pid;
+        self.running.push(worker);
+        Ok(pid)
+    }
+
+    /// Process ids of those that were not taken away.
+    pub fn pids(&self) -> Vec<u32> {
+        self.running.iter().map(|worker| worker.pid).collect()
+    }
+
+    /// Kills one with signal 9.
+    pub async fn kill9(&mut self, pid: u32) -> anyhow::Result<()> {
+        let mut worker = self.take(pid)?;
+        // It may have ended by itself in this very moment.
+        let _ = worker.signal(Signal::SIGKILL);
+        worker.ended(Duration::from_secs(30)).await?;
+        Ok(())
+    }
+
+    /// Sends one a SIGTERM and waits for its end.
+    pub async fn terminate(&mut self, pid: u32, within: Duration) -> anyhow::Result<ExitStatus> {
+        let mut worker = self.take(pid)?;
+        worker.signal(Signal::SIGTERM)?;
+        worker.ended(within).await
+    }
+
+    /// Waits until one ends by itself; its exit status and its log.
+    pub async fn ended(
+        &mut self,
+        pid: u32,
+        within: Duration,
+    ) -> anyhow::Result<(ExitStatus, String)> {
+        let mut worker = self.take(pid)?;
+        let status = worker.ended(within).await?;
+        Ok((status, worker.log()))
+    }
+
+    /// Those that have ended by themselves since the last look.
+    pub fn fallen(&mut self) -> anyhow::Result<Vec<ExitStatus>> {
+        let mut fallen = Vec::new();
+        let mut index = 0;
+        while let Some(worker) = self.running.get_mut(index) {
+            match worker.child.try_wait()? {
+                Some(status) => {
+                    fallen.push(status);
+                    self.running.remove(index);
+                }
+                None => index += 1,
+            }
+        }
+        Ok(fallen)
+    }
+
+    /// What all of them logged so far, the dead ones too.
+    pub fn logs(&self) -> anyhow::Result<String> {
+        let mut all = String::new();
+        for number in 1..=self.started {
+            let log = self.logs.path().join(format!("{number}.log"));
+            all.push_str(&String::from_utf8_lossy(&std::fs::read(log)?));
+        }
+        Ok(all)
+    }
+
+    /// Ends all of them with SIGTERM; each has to exit with 0.
+    pub async fn stop(mut self) -> anyhow::Result<()> {
+        for worker in &self.running {
+            worker.signal(Signal::SIGTERM)?;
+        }
+        for mut worker in std::mem::take(&mut self.running) {
+            let status = worker.ended(Duration::from_secs(60)).await?;
+            ensure!(status.success(), "a worker ended with {status}");
+        }
+        self.in_order = true;
+        Ok(())
+    }
+
+    fn take(&mut self, pid: u32) -> anyhow::Result<WorkerProcess> {
+        let place = self.running.iter().position(|worker| worker.pid == pid);
+        let place = place.with_context(|| format!("no worker of ours has pid {pid}"))?;
+        Ok(self.running.remove(place))
+    }
+}
+
+impl Drop for Workers {
+    fn drop(&mut self) {
+        if self.in_order {
+            return;
+        }
+        // The last ones are those that were there when it went wrong.
+        for number in self.started.saturating_sub(3) + 1..=self.started {
+            let log = self.logs.path().join(format!("{number}.log"));
+            eprintln!("--- end of the log of worker {number}\n{}", tail(&log));
+        }
+    }
+}
+
+/// One worker. Dropping it kills it.
+#[derive(Debug)]
+struct WorkerProcess {
+    child: Child,
+    pid: u32,
+    log: PathBuf,
+}
+
+impl WorkerProcess {
+    fn start(env: &[(String, String)], args: &[String], log: PathBuf) -> anyhow::Result<Self> {
+        let worker = program("rekindle-worker")?;
+        let file = std::fs::File::create(&log)?;
+        // setpriv becomes the worker, which then dies with the thread that started it, should this
+        // test be killed. Tests start workers from their own thread, which lives as long as they do.
+        let mut command = Command::new("setpriv");
+        command
+            .args([
+                OsStr::new("--pdeathsig"),
+                OsStr::new("KILL"),
+                OsStr::new("--"),
+            ])
+            .arg(worker)
+            .args(args)
+            .env_clear()
+            .env("PATH", std::env::var_os("PATH").unwrap_or_default())
+            .envs(env.iter().map(|(name, value)| (name, value)))
+            .stdin(Stdio::null())
+            .stdout(file.try_clone()?)
+            .stderr(file)
+            .kill_on_drop(true);
+        let child = command.spawn().context("start rekindle-worker")?;
+        let pid = child.id().context("it has no process id")?;
+        Ok(Self { child, pid, log })
+    }
+
+    fn signal(&self, signal: Signal) -> anyhow::Result<()> {
+        // Not waited for yet, so the number cannot be somebody else's.
+        Ok(kill(Pid::from_raw(self.pid.cast_signed()), signal)?)
+    }
+
+    async fn ended(&mut self, within: Duration) -> anyhow::Result<ExitStatus> {
+        match timeout(within, self.child.wait()).await {
+            Ok(status) => Ok(status?),
+            Err(_) => bail!(
+                "worker {} does not end within {within:?}; its log ends with\n{}",
+                self.pid,
+                tail(&self.log)
+            ),
+        }
+    }
+
+    fn log(&self) -> String {
+        String::from_utf8_lossy(&std::fs::read(&self.log).unwrap_or_default()).into_owned()
+    }
+}
+
+fn tail(log: &Path) -> String {
+    let text = std::fs::read(log).unwrap_or_default();
+    let text = String::from_utf8_lossy(&text);
+    let lines: Vec<&str> = text.lines().collect();
+    lines[lines.len().saturating_sub(TAIL)..].join("\n")
+}
+
+/// Waits until a look gives something. The deadline only ends runs that are broken.
+pub async fn until<T>(
+    what: &str,
+    within: Duration,
+    mut look: impl AsyncFnMut() -> anyhow::Result<Option<T>>,
+) -> anyhow::Result<T> {
+    let deadline = Instant::now() + within;
+    loop {
+        if let Some(found) = look().await? {
+            return Ok(found);
+        }
+        ensure!(Instant::now() < deadline, "not within {within:?}: {what}");
+        sleep(Duration::from_millis(30)).await;
+    }
+}

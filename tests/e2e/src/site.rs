@@ -1,0 +1,69 @@
+//! Where a heavy test takes place: a sandbox and a broker of its own, and workers as processes.
+
+use std::time::Duration;
+
+use jobs::plan::PlannedJob;
+use sandbox::clo::CloOptions;
+use sandbox::world::{HostKind, Options, Sandbox};
+
+use crate::processes::{Broker, Workers};
+use crate::recovery::{Begun, SPEC, begin};
+
+/// A sandbox and a broker.
+#[derive(Debug)]
+pub struct Site {
+    /// The sandbox.
+    pub sandbox: Sandbox,
+    /// The broker.
+    pub broker: Broker,
+}
+
+impl Site {
+    /// In-process hosts that boot at once: for tests of workers and broker.
+    pub async fn quick() -> anyhow::Result<Self> {
+        Self::with(Options::default()).await
+    }
+
+    /// Real hosts, in a cloud that takes its time.
+    pub async fn real(boot_time: Duration) -> anyhow::Result<Self> {
+        let clo = CloOptions {
+            boot_time,
+            settle_time: Duration::from_millis(200),
+            ..CloOptions::default()
+        };
+        let hosts = HostKind::Namespaces;
+        Self::with(Options {
+            hosts,
+            clo,
+            ..Options::default()
+        })
+        .await
+    }
+
+    /// Any other.
+    pub async fn with(options: Options) -> anyhow::Result<Self> {
+        worker::telemetry::init("e2e");
+        worker::install_crypto();
+        let (sandbox, broker) = tokio::try_join!(Sandbox::start(options), Broker::start())?;
+        Ok(Self { sandbox, broker })
+    }
+
+    /// Begins a recovery of the reference cluster by way of the broker, as `rekindle` does.
+    pub async fn begin(&self, plan: Option<Vec<PlannedJob>>) -> anyhow::Result<Begun> {
+        let queue = self.broker.queue()?;
+        let store = self.sandbox.store().await?;
+        let begun = begin(&store, queue.as_ref(), SPEC, plan).await?;
+        queue.close().await;
+        Ok(begun)
+    }
+
+    /// No workers yet; `args` is their command line.
+    pub fn workers(&self, args: &[&str]) -> anyhow::Result<Workers> {
+        Workers::new(&self.sandbox, &self.broker, args)
+    }
+
+    /// Takes everything down.
+    pub async fn stop(self) -> anyhow::Result<()> {
+        self.sandbox.stop().await
+    }
+}
