@@ -325,6 +325,22 @@ impl Lab {
         serde_json::from_slice(&bytes).ok()
     }
 
+    /// Waits until no message is ready, on its way or late.
+    pub async fn idle(&self) -> anyhow::Result<()> {
+        self.idle_but(0).await
+    }
+
+    /// Waits until all but so many late messages have been dealt with.
+    pub async fn idle_but(&self, late: u64) -> anyhow::Result<()> {
+        until("the queue is empty", || async {
+            let depth = self.queue.depth().await?;
+            // What is delivered and not acknowledged shows only here.
+            let in_flight = !format!("{:?}", self.queue).contains("unacked: 0");
+            Ok(depth.ready == 0 && depth.delayed == late && !in_flight)
+        })
+        .await
+    }
+
     /// Everything that was dead-lettered.
     pub async fn dead(&self) -> anyhow::Result<Vec<Dead>> {
         Ok(self.queue.dead(1000).await?)

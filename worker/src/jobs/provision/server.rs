@@ -122,7 +122,7 @@ async fn ensure_keypair(ctx: &Ctx, clo: &Clo, name: &str, ours: &str) -> Result<
         &format!("key pair {name}"),
         || keypairs(clo, name, ours),
         || clo.create_keypair(name, ours),
-        ctx.world().settle,
+        ctx.settle(),
     )
     .await?;
     match made {
