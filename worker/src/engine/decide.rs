@@ -31,7 +31,7 @@ pub(crate) fn is_last_chance(record: &JobRecord) -> bool {
         && record.crashes.in_a_row + 1 >= MOST_CRASHES
 }
 
-/// Decides for `me`. `dead` says that the record's owner is known to be gone.
+/// Decides. `dead` says that the record's owner is known to be gone.
 pub(crate) fn decide(
     record: Option<&JobRecord>,
     readiness: &Readiness,
@@ -68,8 +68,7 @@ pub(crate) fn decide(
         return Decision::Claim;
     };
     // The claim that follows would count one more crash; it is quarantined instead of begun again.
-    let crashed = dead && record.owner.as_ref().is_some_and(|o| o.worker != me.worker);
-    if crashed && record.crashes_with_the_owner() >= MOST_CRASHES {
+    if dead && record.owner.is_some() && record.crashes_with(me) >= MOST_CRASHES {
         return Decision::Quarantine;
     }
     let known = |key: &str| known_steps.contains(&key.split('/').next().unwrap_or_default());
