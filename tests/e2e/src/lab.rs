@@ -31,7 +31,7 @@ use worker::world::World;
 use crate::recovery::{Begun, begin};
 
 /// How long a test waits for what must come. Far above what it takes on a busy machine.
-pub const LONG: Duration = Duration::from_secs(60);
+pub const LONG: Duration = Duration::from_secs(180);
 
 /// Short times, so that a takeover, a backoff and a sweep happen within a test.
 pub fn quick() -> EngineOptions {

@@ -245,11 +245,14 @@ async fn recovered_by(
     let begun = lab.recover(&small("test")).await?;
     let finished = begun.finished(LONG);
     tokio::pin!(finished);
+    // Ever further apart, so that a slow machine gets through a step in between as well.
+    let mut pause = Duration::from_millis(150);
     loop {
         tokio::select! {
             ended = &mut finished => break ended?,
-            () = tokio::time::sleep(Duration::from_millis(150)) => now_and_then(&lab.queue),
+            () = tokio::time::sleep(pause) => now_and_then(&lab.queue),
         }
+        pause = pause.mul_f64(1.1);
     }
     one.stop().await?;
     two.stop().await?;

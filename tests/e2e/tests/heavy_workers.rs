@@ -14,7 +14,7 @@ use jobs::plan::PlannedJob;
 use jobs::record::{JobRecord, Status};
 
 /// Only ends runs that are broken.
-const LONG: Duration = Duration::from_secs(90);
+const LONG: Duration = Duration::from_secs(180);
 
 fn demo(node: &str, steps: u32, step_ms: u64, abort_at: Option<u32>) -> PlannedJob {
     let node = NodeName::new(node).expect("the tests use good names");
