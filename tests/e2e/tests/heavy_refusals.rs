@@ -65,7 +65,7 @@ async fn heavy_worker_refuses_wrong_settings_and_credentials() -> anyhow::Result
             2,
             ["S3_ACCESS_KEY is set", "S3_SECRET_KEY"],
         ),
-        ("S3_BUCKET", Some("elsewhere"), 1, ["elsewhere", "store"]),
+        ("S3_BUCKET", Some("elsewhere"), 1, ["NoSuchBucket", "store"]),
         ("AMQP_URL", None, 2, ["AMQP_URL", "--amqp-url"]),
         (
             "AMQP_URL",
@@ -126,7 +126,6 @@ async fn heavy_worker_refuses_an_unsafe_bucket() -> anyhow::Result<()> {
 #[tokio::test(flavor = "multi_thread")]
 async fn heavy_worker_waits_for_a_broker_that_is_not_there_yet() -> anyhow::Result<()> {
     let site = Site::quick().await?;
-    let begun = site.begin(Some(vec![demo("a", 5, 10, None)])).await?;
     site.broker.kill9().await?;
     let mut workers = site.workers(&[])?;
     // Everything that it logs, as somebody would who looks for the trouble.
@@ -138,6 +137,7 @@ async fn heavy_worker_waits_for_a_broker_that_is_not_there_yet() -> anyhow::Resu
     .await?;
     assert!(workers.fallen()?.is_empty(), "it waits for the broker");
     site.broker.restart().await?;
+    let begun = site.begin(Some(vec![demo("a", 5, 10, None)])).await?;
     begun.finished(LONG).await?;
     assert_eq!(workers.pids(), [pid]);
     check(
