@@ -2,6 +2,7 @@
 
 pub mod disks;
 pub mod history;
+pub mod lab;
 pub mod processes;
 pub mod recovery;
 pub mod site;

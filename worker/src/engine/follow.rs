@@ -60,12 +60,7 @@ impl Engine {
                 let mut record = match stored {
                     None => JobRecord::new(job.name.clone(), job.payload.clone()),
                     Some(s) if s.record.status.is_settled() => break,
-                    Some(s)
-                        if s.record
-                            .owner
-                            .as_ref()
-                            .is_some_and(|o| !super::is_gone(o, &self.me)) =>
-                    {
+                    Some(s) if self.is_held(&series, &s).await => {
                         running += 1;
                         break;
                     }

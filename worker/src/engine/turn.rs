@@ -140,8 +140,12 @@ impl Engine {
             let steps = crate::jobs::steps(&job.payload);
             match decide(record, &readiness, &recovery.record.flags, dead, steps) {
                 Decision::Succeeded => {
-                    let generation = record.map_or(0, |r| r.generation);
-                    self.mark_succeeded(&recovery, &job, generation).await?;
+                    // A message that comes again must not turn "ran although something failed"
+                    // into "done": the marker that is there stands.
+                    if readiness != Readiness::Failed {
+                        let generation = record.map_or(0, |r| r.generation);
+                        self.mark_succeeded(&recovery, &job, generation).await?;
+                    }
                     self.post_followers(&recovery, &job.name, delivery).await?;
                     return Ok(Leave::Ack);
                 }
@@ -403,6 +407,24 @@ impl Engine {
         }
     }
 
+    /// The marker of a job that succeeded.
+    async fn mark_succeeded(
+        &self,
+        recovery: &Recovery,
+        job: &PlannedJob,
+        generation: u32,
+    ) -> Result<(), StoreError> {
+        let (cluster, id) = (&recovery.record.cluster, &recovery.record.id);
+        if job.always && !self.needs_succeeded(recovery, job).await? {
+            // It ran although something failed: it counts for this generation only.
+            self.store
+                .mark_failed(cluster, id, &job.name, generation)
+                .await
+        } else {
+            self.store.mark_done(cluster, id, &job.name).await
+        }
+    }
+
     /// A failed job's marker, what may run all the same, and its message in the dead queue.
     async fn after_failure(
         &self,
@@ -518,11 +540,10 @@ impl Engine {
     /// A lease is dead when its owner was a process of this host that is gone, or when its record
     /// has not changed for one lease on our own clock.
     async fn owner_is_dead(&self, series: &keys::Series, stored: &StoredJob) -> bool {
-        let Some(owner) = &stored.record.owner else {
+        if stored.record.owner.is_none() {
             return false;
-        };
-        let unchanged = self.unchanged_for(series, stored.version).await;
-        if is_gone(owner, &self.me) || unchanged >= self.options.lease {
+        }
+        if !self.is_held(series, stored).await {
             return true;
         }
         // It may have died or frozen; whether its record still changes shows within a lease. A
@@ -542,6 +563,15 @@ impl Engine {
             }
         }
         false
+    }
+
+    /// Whether somebody holds the lease, as far as we have seen until now.
+    pub(super) async fn is_held(&self, series: &keys::Series, stored: &StoredJob) -> bool {
+        let Some(owner) = &stored.record.owner else {
+            return false;
+        };
+        let unchanged = self.unchanged_for(series, stored.version).await;
+        !is_gone(owner, &self.me) && unchanged < self.options.lease
     }
 
     async fn readiness(
@@ -565,25 +595,16 @@ impl Engine {
             .unwrap_or(Readiness::Needs(job.needs.clone())))
     }
 
-    /// A job that ran although something it needs failed (`always`) is settled for this generation
-    /// only: after a retry it runs again.
-    async fn mark_succeeded(
+    async fn needs_succeeded(
         &self,
         recovery: &Recovery,
         job: &PlannedJob,
-        generation: u32,
-    ) -> Result<(), StoreError> {
-        let (cluster, id) = (&recovery.record.cluster, &recovery.record.id);
-        if job.always {
-            let settled = self.store.settled(cluster, id).await?;
-            if !job.needs.iter().all(|need| settled.done.contains(need)) {
-                return self
-                    .store
-                    .mark_failed(cluster, id, &job.name, generation)
-                    .await;
-            }
-        }
-        self.store.mark_done(cluster, id, &job.name).await
+    ) -> Result<bool, StoreError> {
+        let settled = self
+            .store
+            .settled(&recovery.record.cluster, &recovery.record.id)
+            .await?;
+        Ok(job.needs.iter().all(|need| settled.done.contains(need)))
     }
 
     async fn flag_watch(&self, record: &RecoveryRecord) -> FlagWatch {

@@ -56,9 +56,7 @@ pub async fn run(ctx: &Ctx, job: &OnNode) -> Result<Proven, JobError> {
         .ok_or_else(|| JobError::fatal(format!("the spec has no node `{}`", job.node)))?;
 
     let image: String = ctx.step("image", || server::find_image(ctx, clo)).await?;
-    let keypair: String = ctx
-        .step("keypair", || server::ensure_keypair(ctx, clo))
-        .await?;
+    let keypair = server::keypair(ctx, clo).await?;
 
     let mut attached = BTreeMap::new();
     for disk in node

@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
+use jobs::message::Job;
 use jobs::spec::{Node, Storage};
 use serde::{Deserialize, Serialize};
 
 use super::building;
 use crate::cloud::clo::{
-    Clo, Flavor, Made, NewDisk, NewServer, Server, ServerStatus, adopt_or_create,
+    Clo, CloError, Flavor, Keypair, Made, NewDisk, NewServer, Server, ServerStatus, adopt_or_create,
 };
 use crate::cluster::Cluster;
 use crate::engine::{Ctx, JobError, Poll};
@@ -79,56 +80,89 @@ pub(super) async fn find_image(ctx: &Ctx, clo: &Clo) -> Result<String, JobError>
 
 /// The key pair by name, made from our own key when there is none. One of that name with another
 /// key is an error: servers made with it would not let us in.
-pub(super) async fn ensure_keypair(ctx: &Ctx, clo: &Clo) -> Result<String, JobError> {
-    let name = &ctx.spec().servers.keypair;
+///
+/// The cloud takes any number of key pairs of one name, and all nodes begin at the same moment. So
+/// the first provision job of the plan makes it, and the others wait until it is there.
+pub(super) async fn keypair(ctx: &Ctx, clo: &Clo) -> Result<String, JobError> {
+    let maker = ctx
+        .plan()
+        .jobs()
+        .iter()
+        .find(|job| matches!(job.payload, Job::Provision(_)));
     let ours = ctx
         .world()
         .ssh_key()?
         .public_key()
         .to_openssh()
         .map_err(JobError::fatal)?;
-    // The same words without the comment.
-    let essence = |line: &str| {
-        line.split_whitespace()
-            .take(2)
-            .collect::<Vec<_>>()
-            .join(" ")
-    };
-    let with_name = || async {
-        let named = clo
-            .list_keypairs()
-            .await?
-            .into_iter()
-            .filter(|pair| pair.name == *name)
-            .collect::<Vec<_>>();
-        // Many nodes may have made it at the same time: the same key under the same name is the
-        // same for our purpose, and the first by id is everybody's choice.
-        let same = |pair: &crate::cloud::clo::Keypair| {
-            pair.public_key
-                .as_deref()
-                .is_some_and(|line| essence(line) == essence(&ours))
-        };
-        Ok(match named.iter().find(|pair| same(pair)) {
-            Some(pair) => vec![pair.clone()],
-            None => named,
-        })
-    };
+    let name = &ctx.spec().servers.keypair;
+    match maker {
+        Some(maker) if maker.name != *ctx.job() => {
+            let look = || async {
+                let named = keypairs(clo, name, &ours).await?;
+                Ok::<_, JobError>(match named.first() {
+                    Some(pair) => Poll::Ready(fitting(pair, &ours)?),
+                    None => Poll::Pending(format!(
+                        "`{}` has not made key pair `{name}` yet",
+                        maker.name
+                    )),
+                })
+            };
+            ctx.wait("keypair", building(ctx), look).await
+        }
+        _ => {
+            ctx.step("keypair", || ensure_keypair(ctx, clo, name, &ours))
+                .await
+        }
+    }
+}
+
+async fn ensure_keypair(ctx: &Ctx, clo: &Clo, name: &str, ours: &str) -> Result<String, JobError> {
     let made = adopt_or_create(
         &format!("key pair {name}"),
-        with_name,
-        || clo.create_keypair(name, &ours),
+        || keypairs(clo, name, ours),
+        || clo.create_keypair(name, ours),
         ctx.world().settle,
     )
     .await?;
     match made {
         Made::Created(id) => Ok(id),
-        Made::Adopted(pair) => match &pair.public_key {
-            Some(line) if essence(line) != essence(&ours) => Err(JobError::fatal(format!(
-                "key pair `{name}` (servers.keypair) of the project has another public key than this worker's SSH key"
-            ))),
-            _ => Ok(pair.id),
-        },
+        Made::Adopted(pair) => fitting(&pair, ours),
     }
+}
+
+/// Those of that name. Of several, the first one with our key is everybody's choice: another
+/// cluster of the project may have made one at the same time, and the same key is as good.
+async fn keypairs(clo: &Clo, name: &str, ours: &str) -> Result<Vec<Keypair>, CloError> {
+    let mut named = clo.list_keypairs().await?;
+    named.retain(|pair| pair.name == name);
+    let same = |pair: &&Keypair| {
+        pair.public_key
+            .as_deref()
+            .is_some_and(|line| essence(line) == essence(ours))
+    };
+    Ok(match named.iter().find(same) {
+        Some(pair) => vec![pair.clone()],
+        None => named,
+    })
+}
+
+fn fitting(pair: &Keypair, ours: &str) -> Result<String, JobError> {
+    match &pair.public_key {
+        Some(line) if essence(line) != essence(ours) => Err(JobError::fatal(format!(
+            "key pair `{}` (servers.keypair) of the project has another public key than this worker's SSH key",
+            pair.name
+        ))),
+        _ => Ok(pair.id.clone()),
+    }
+}
+
+/// An OpenSSH line without its comment.
+fn essence(line: &str) -> String {
+    line.split_whitespace()
+        .take(2)
+        .collect::<Vec<_>>()
+        .join(" ")
 }
 
 /// Finds or makes the server and waits until it is up.
