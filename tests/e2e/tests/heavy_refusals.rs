@@ -89,7 +89,7 @@ async fn heavy_worker_refuses_wrong_settings_and_credentials() -> anyhow::Result
             "SSH_PRIVATE_KEY_FILE",
             Some("/nowhere/key"),
             2,
-            ["/nowhere/key", "settings"],
+            ["/nowhere/key", "No such file"],
         ),
         (
             "SSH_PRIVATE_KEY",
