@@ -132,7 +132,7 @@ where
                     return Ok(None);
                 }
             }
-            Err(error) if may_fail == 0 || error.is_refused() => return Err(error),
+            Err(error) if may_fail == 0 => return Err(error),
             Err(error) => {
                 may_fail -= 1;
                 tracing::debug!(what, %error, "a look failed");

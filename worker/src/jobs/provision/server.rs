@@ -8,8 +8,8 @@ use serde::{Deserialize, Serialize};
 
 use super::building;
 use crate::cloud::clo::{
-    Clo, CloError, Flavor, Keypair, Made, NewDisk, NewServer, ServerStatus,
-    adopt_or_create, look_for,
+    Clo, CloError, Flavor, Keypair, Made, NewDisk, NewServer, ServerStatus, adopt_or_create,
+    look_for,
 };
 use crate::cluster::Cluster;
 use crate::engine::{Ctx, JobError, Poll};
