@@ -180,6 +180,9 @@ impl From<CloError> for JobError {
         let ambiguous = error.is_ambiguous();
         let mut job = if hopeless {
             Self::fatal(error)
+        } else if matches!(error, CloError::Several { .. }) {
+            // Which of them is ours only a person can say.
+            Self::needs_approval(error)
         } else {
             Self::retry(error)
         };

@@ -80,14 +80,8 @@ where
     Create: FnOnce() -> Creating,
     Creating: Future<Output = Result<String, CloError>>,
 {
-    for look in 0..settle.looks_before.max(1) {
-        if look > 0 {
-            tokio::time::sleep(settle.every).await;
-        }
-        // A failed look ends it here: it is not "nothing there".
-        if let Some(found) = the_only(what, find().await?)? {
-            return Ok(Made::Adopted(found));
-        }
+    if let Some(found) = look_for(what, &find, settle).await? {
+        return Ok(Made::Adopted(found));
     }
     let lost = match create().await {
         Ok(id) => return Ok(Made::Created(id)),
@@ -107,6 +101,38 @@ where
         }
     }
     Err(lost)
+}
+
+/// Looks `looks_before` times for the one thing of a name. Nothing is there only when the last
+/// look says so: a failed one is not "nothing there".
+pub async fn look_for<T, Find, Finding>(
+    what: &str,
+    find: Find,
+    settle: Settle,
+) -> Result<Option<T>, CloError>
+where
+    T: Resource,
+    Find: Fn() -> Finding,
+    Finding: Future<Output = Result<Vec<T>, CloError>>,
+{
+    let looks = settle.looks_before.max(1);
+    for look in 1..=looks {
+        if look > 1 {
+            tokio::time::sleep(settle.every).await;
+        }
+        match find().await {
+            Ok(found) => {
+                if let Some(found) = the_only(what, found)? {
+                    return Ok(Some(found));
+                }
+            }
+            Err(error) if look < looks && !matches!(error.status(), Some(401..=403)) => {
+                tracing::debug!(what, %error, "a look failed, looking again");
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(None)
 }
 
 fn the_only<T: Resource>(what: &str, mut found: Vec<T>) -> Result<Option<T>, CloError> {
@@ -230,6 +256,23 @@ mod tests {
         let error = result.unwrap_err();
         assert!(error.is_ambiguous() && error.is_transient());
         assert_eq!((looks, creates), (7, 1));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn of_several_looks_only_the_last_must_not_fail() {
+        let settle = Settle::default().after_a_lost_turn();
+        for (answers, want) in [
+            (vec![Err(no_answer()), Ok(vec![Thing("1")])], Some(true)),
+            (vec![Err(no_answer()), Ok(vec![])], Some(false)),
+            (vec![Ok(vec![]), Err(no_answer())], None),
+        ] {
+            let looks = settle.looks_before as usize;
+            let before = std::iter::repeat_with(|| Ok(vec![])).take(looks - answers.len());
+            let answers = RefCell::new(before.chain(answers));
+            let next = || std::future::ready(answers.borrow_mut().next().unwrap());
+            let found = look_for("thing a", next, settle).await;
+            assert_eq!(found.ok().map(|found| found.is_some()), want);
+        }
     }
 
     #[tokio::test(start_paused = true)]

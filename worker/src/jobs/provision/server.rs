@@ -8,7 +8,8 @@ use serde::{Deserialize, Serialize};
 
 use super::building;
 use crate::cloud::clo::{
-    Clo, CloError, Flavor, Keypair, Made, NewDisk, NewServer, Server, ServerStatus, adopt_or_create,
+    Clo, CloError, Flavor, Keypair, Made, NewDisk, NewServer, Server, ServerStatus,
+    adopt_or_create, look_for,
 };
 use crate::cluster::Cluster;
 use crate::engine::{Ctx, JobError, Poll};
@@ -276,28 +277,9 @@ async fn make(
     let named = || clo.servers_named(node.name.as_str());
     let settle = ctx.world().settle;
     let Some(key) = private else {
-        let looks = settle.after_a_lost_turn();
-        for n in 0..looks.looks_before.max(1) {
-            if n > 0 {
-                tokio::time::sleep(looks.every).await;
-            }
-            let found: Vec<Server> = named().await?;
-            if found.len() > 1 {
-                let ids = found
-                    .iter()
-                    .map(|s| s.id.as_str())
-                    .collect::<Vec<_>>()
-                    .join(", ");
-                return Err(JobError::needs_approval(format!(
-                    "the cloud has several servers called `{}`: {ids}",
-                    node.name
-                )));
-            }
-            if let Some(server) = found.into_iter().next() {
-                return Ok(Some(server.id));
-            }
-        }
-        return Ok(None);
+        let what = format!("server {}", node.name);
+        let found = look_for(&what, named, settle.after_a_lost_turn()).await?;
+        return Ok(found.map(|server: Server| server.id));
     };
     let new = NewServer {
         name: node.name.to_string(),
