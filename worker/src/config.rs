@@ -160,8 +160,8 @@ impl QueueArgs {
     /// The queue; does not connect yet.
     pub fn connect(&self) -> Result<Arc<dyn Queue>, SettingError> {
         match self.amqp_url.as_ref().filter(|url| !url.0.is_empty()) {
-            None => Err(SettingError::new("there is no broker to post to").hint(
-                "set AMQP_URL or give --amqp-url; `--here` runs the jobs in this process instead",
+            None => Err(SettingError::new("there is no broker").hint(
+                "set AMQP_URL or give --amqp-url; `rekindle` runs jobs without one when told `--here`",
             )),
             Some(url) => Ok(Arc::new(
                 Rabbit::new(RabbitConfig {
@@ -291,7 +291,8 @@ impl WorldArgs {
     /// Clients and keys; connects to nothing yet.
     pub fn world(&self) -> Result<World, SettingError> {
         let hosts = &self.hosts;
-        let wrong = |e: &dyn std::fmt::Display| SettingError::new(format!("failed to {e}"));
+        let wrong =
+            |e: &dyn std::error::Error| SettingError::new(format!("failed to {}", chain(e)));
         let pem = hosts
             .ssh_private_key
             .as_ref()
@@ -349,6 +350,17 @@ impl std::fmt::Debug for Hidden {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("(secret)")
     }
+}
+
+/// An error with its causes.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text = format!("{text}: {cause}");
+        source = cause.source();
+    }
+    text
 }
 
 fn half(there: &str, missing: &str, flag: &str) -> SettingError {

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use jobs::ids::NodeName;
+use jobs::message::{Demo, Job};
 use jobs::plan::PlannedJob;
 use sandbox::clo::CloOptions;
 use sandbox::world::{HostKind, Options, Sandbox};
@@ -65,5 +67,26 @@ impl Site {
     /// Takes everything down.
     pub async fn stop(self) -> anyhow::Result<()> {
         self.sandbox.stop().await
+    }
+}
+
+/// A demo job without needs, told apart from others by a node name.
+///
+/// # Panics
+/// When the name is none.
+pub fn demo(node: &str, steps: u32, step_ms: u64, abort_at: Option<u32>) -> PlannedJob {
+    let node = NodeName::new(node).expect("the tests use good names");
+    let payload = Job::Demo(Demo {
+        steps,
+        step_ms,
+        abort_at,
+        fail_at: None,
+        node: Some(node),
+    });
+    PlannedJob {
+        name: payload.name(),
+        payload,
+        needs: Vec::new(),
+        always: false,
     }
 }

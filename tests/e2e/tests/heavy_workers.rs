@@ -7,31 +7,11 @@ use anyhow::{Context, ensure};
 use e2e::history;
 use e2e::processes::until;
 use e2e::recovery::Begun;
-use e2e::site::Site;
-use jobs::ids::NodeName;
-use jobs::message::{Demo, Job};
-use jobs::plan::PlannedJob;
+use e2e::site::{Site, demo};
 use jobs::record::{JobRecord, Status};
 
 /// Only ends runs that are broken.
 const LONG: Duration = Duration::from_secs(180);
-
-fn demo(node: &str, steps: u32, step_ms: u64, abort_at: Option<u32>) -> PlannedJob {
-    let node = NodeName::new(node).expect("the tests use good names");
-    let payload = Job::Demo(Demo {
-        steps,
-        step_ms,
-        abort_at,
-        fail_at: None,
-        node: Some(node),
-    });
-    PlannedJob {
-        name: payload.name(),
-        payload,
-        needs: Vec::new(),
-        always: false,
-    }
-}
 
 /// Waits until a job is owned by some process and has at least this many steps.
 async fn running(

@@ -8,8 +8,8 @@ use serde::{Deserialize, Serialize};
 
 use super::building;
 use crate::cloud::clo::{
-    Clo, CloError, Flavor, Keypair, Made, NewDisk, NewServer, Server, ServerStatus,
-    adopt_or_create, look_for,
+    Clo, CloError, Flavor, Keypair, Made, NewDisk, NewServer, ServerStatus, adopt_or_create,
+    look_for,
 };
 use crate::cluster::Cluster;
 use crate::engine::{Ctx, JobError, Poll};
@@ -277,9 +277,9 @@ async fn make(
     let named = || clo.servers_named(node.name.as_str());
     let settle = ctx.world().settle;
     let Some(key) = private else {
-        let what = format!("server {}", node.name);
-        let found = look_for(&what, named, settle.after_a_lost_turn()).await?;
-        return Ok(found.map(|server: Server| server.id));
+        let looks = settle.after_a_lost_turn();
+        let found = look_for(&format!("server {}", node.name), &named, looks).await?;
+        return Ok(found.map(|server| server.id));
     };
     let new = NewServer {
         name: node.name.to_string(),
