@@ -183,6 +183,9 @@ impl From<CloError> for JobError {
             Self::needs_approval(error)
         } else if hopeless {
             Self::fatal(error)
+        } else if matches!(error, CloError::Several { .. }) {
+            // Which of them is ours only a person can say.
+            Self::needs_approval(error)
         } else {
             Self::retry(error)
         };

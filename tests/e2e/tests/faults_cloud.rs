@@ -312,7 +312,7 @@ async fn flaw_21_lists_that_fail_break_off_or_lag_make_no_duplicates() -> anyhow
             // More often than one call is repeated, then now and then.
             let faults = lab.sandbox.clo.faults();
             faults.add(spoil(Fault::on(operation)).times(4));
-            faults.add(spoil(Fault::on(operation)).every(5));
+            faults.add(spoil(Fault::on(operation)).every(9));
         }
         let worker = lab.worker().await?;
         let begun = lab.recover(&small("test")).await?;
