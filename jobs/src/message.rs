@@ -208,17 +208,18 @@ impl JobMessage {
             }
             Some(Some(_)) => {}
         }
-        let message: JobMessage = serde_path_to_error::deserialize(value).map_err(|e| {
+        let message: JobMessage = serde_path_to_error::deserialize(&value).map_err(|e| {
             let path = e.path().to_string();
-            let inner = e.into_inner().to_string();
-            let field = if path == "." {
-                named_field(&inner).unwrap_or_else(|| "payload".into())
-            } else {
-                path
-            };
-            DecodeError::Field {
-                field,
-                reason: inner,
+            let reason = e.into_inner().to_string();
+            match path.as_str() {
+                "." => wrong_in_payload(&value).unwrap_or_else(|| {
+                    let field = named_field(&reason).unwrap_or_else(|| "payload".into());
+                    DecodeError::Field { field, reason }
+                }),
+                _ => DecodeError::Field {
+                    field: path,
+                    reason,
+                },
             }
         })?;
         if message.job != message.payload.name() {
@@ -234,6 +235,26 @@ impl JobMessage {
         }
         Ok(message)
     }
+}
+
+/// Which field of the payload is wrong. serde reads payloads by way of a buffer that forgets the
+/// path, so it is read once more as what its kind says.
+fn wrong_in_payload(value: &Value) -> Option<DecodeError> {
+    let wrong = match value.get("kind")?.as_str()? {
+        "demo" => serde_path_to_error::deserialize::<_, Demo>(value).err()?,
+        "provision" | "reachability" | "mount" | "permissions" => {
+            serde_path_to_error::deserialize::<_, OnNode>(value).err()?
+        }
+        _ => return None,
+    };
+    let path = wrong.path().to_string();
+    let reason = wrong.into_inner().to_string();
+    let field = if path == "." {
+        named_field(&reason)?
+    } else {
+        path
+    };
+    Some(DecodeError::Field { field, reason })
 }
 
 /// serde names the field of "missing field `x`" only in its text.
@@ -294,7 +315,7 @@ mod tests {
         let good = String::from_utf8(message().encode()).expect("JSON is UTF-8");
         check(
             &good.replace("\"node\":\"test-web-1\"", "\"node\":\"../etc\""),
-            "not a valid node name",
+            "field `node`: `../etc` is not a valid node name",
         );
         check(
             &good.replace("\"cluster\":\"test\"", "\"cluster\":7"),

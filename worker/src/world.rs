@@ -178,7 +178,10 @@ impl From<CloError> for JobError {
         let hopeless =
             matches!(error.status(), Some(401..=403)) || matches!(error, CloError::Invalid { .. });
         let ambiguous = error.is_ambiguous();
-        let mut job = if hopeless {
+        let several = matches!(error, CloError::Several { .. });
+        let mut job = if several {
+            Self::needs_approval(error)
+        } else if hopeless {
             Self::fatal(error)
         } else {
             Self::retry(error)

@@ -254,13 +254,13 @@ impl JobRecord {
         Ok(())
     }
 
-    /// A worker takes the job: next epoch, next turn. When the record still has an owner that one
-    /// died without a word, which counts as a crash at the place the steps show: unless it is known
-    /// that the job did nothing but wait.
+    /// A worker takes the job: next epoch, next turn. When the record still has another owner that
+    /// one died without a word, which counts as a crash at the place the steps show: unless it is
+    /// known that the job did nothing but wait.
     pub fn claim(&mut self, owner: Owner, now: Timestamp) -> Result<(), IllegalTransition> {
         self.happen(Event::Claim)?;
-        if self.owner.is_some() {
-            self.crashes.in_a_row = self.crashes_with_the_owner();
+        if self.is_owned_by_another(&owner) {
+            self.crashes.in_a_row = self.crashes_with(&owner);
             self.crashes.after_steps = self.steps.len() as u64;
         }
         // The new owner has begun nothing yet.
@@ -275,17 +275,20 @@ impl JobRecord {
         Ok(())
     }
 
-    /// Crashes in a row at the same place, if the owner that the record names has died.
-    pub fn crashes_with_the_owner(&self) -> u32 {
+    /// Crashes in a row at this place, should `next` take the job now. An owner that is `next`
+    /// itself lives: it lost its lease, to an outage of the store for example. And whoever died
+    /// while the job did nothing but wait did not die of it.
+    pub fn crashes_with(&self, next: &Owner) -> u32 {
         let crashes = &self.crashes;
-        if crashes.in_a_row == 0 || crashes.after_steps != self.steps.len() as u64 {
-            // The first one at this place. Whose doing it was will show from now on.
-            1
-        } else if crashes.resting && crashes.running.is_empty() {
-            crashes.in_a_row
-        } else {
-            crashes.in_a_row + 1
-        }
+        let here = crashes.in_a_row > 0 && crashes.after_steps == self.steps.len() as u64;
+        let so_far = if here { crashes.in_a_row } else { 0 };
+        let innocent = here && crashes.resting && crashes.running.is_empty();
+        so_far + u32::from(self.is_owned_by_another(next) && !innocent)
+    }
+
+    fn is_owned_by_another(&self, next: &Owner) -> bool {
+        let other = |owner: &Owner| owner.worker != next.worker;
+        self.owner.as_ref().is_some_and(other)
     }
 
     /// The owner lets go; `event` says why.
@@ -296,6 +299,10 @@ impl JobRecord {
         // Whoever writes this is alive: what was running has ended.
         self.crashes.running.clear();
         self.crashes.resting = false;
+        // It went through this place and lives. A shutdown may have come before it.
+        if matches!(event, Event::Yield | Event::Retry) {
+            self.crashes.in_a_row = 0;
+        }
         if self.status.is_settled() {
             self.ended = Some(now);
             self.due = None;
@@ -372,7 +379,7 @@ mod tests {
 
     fn owner() -> Owner {
         Owner {
-            worker: Uuid::nil(),
+            worker: Uuid::new_v4(),
             host: "h".into(),
             realm: "b".into(),
             pid: 1,
@@ -410,6 +417,24 @@ mod tests {
         record.claim(owner(), NOW).expect("waiting");
         assert_eq!(record.crashes.in_a_row, 1, "a shutdown is no crash");
         assert_eq!((record.epoch, record.turn), (5, 5));
+        record.release(Event::Yield, NOW).expect("running");
+        assert_eq!(
+            record.crashes.in_a_row, 0,
+            "a turn that ends well ends the row"
+        );
+    }
+
+    #[test]
+    fn a_worker_that_takes_its_own_job_again_has_not_crashed() {
+        let (mut record, me) = (record(), owner());
+        for _ in 0..4 {
+            record.claim(me.clone(), NOW).expect("ours or pending");
+        }
+        assert_eq!((record.crashes.in_a_row, record.epoch), (0, 4));
+        assert_eq!(
+            (record.crashes_with(&me), record.crashes_with(&owner())),
+            (0, 1)
+        );
     }
 
     #[test]

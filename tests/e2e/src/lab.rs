@@ -31,7 +31,7 @@ use worker::world::World;
 use crate::recovery::{Begun, begin};
 
 /// How long a test waits for what must come. Far above what it takes on a busy machine.
-pub const LONG: Duration = Duration::from_secs(60);
+pub const LONG: Duration = Duration::from_secs(180);
 
 /// Short times, so that a takeover, a backoff and a sweep happen within a test.
 pub fn quick() -> EngineOptions {
@@ -323,6 +323,22 @@ impl Lab {
             .s3
             .object(&keys::report(&begun.cluster, &begun.id))?;
         serde_json::from_slice(&bytes).ok()
+    }
+
+    /// Waits until no message is ready, on its way or late.
+    pub async fn idle(&self) -> anyhow::Result<()> {
+        self.idle_but(0).await
+    }
+
+    /// Waits until all but so many late messages have been dealt with.
+    pub async fn idle_but(&self, late: u64) -> anyhow::Result<()> {
+        until("the queue is empty", || async {
+            let depth = self.queue.depth().await?;
+            // What is delivered and not acknowledged shows only here.
+            let in_flight = !format!("{:?}", self.queue).contains("unacked: 0");
+            Ok(depth.ready == 0 && depth.delayed == late && !in_flight)
+        })
+        .await
     }
 
     /// Everything that was dead-lettered.

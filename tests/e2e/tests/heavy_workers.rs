@@ -11,7 +11,7 @@ use e2e::site::{Site, demo};
 use jobs::record::{JobRecord, Status};
 
 /// Only ends runs that are broken.
-const LONG: Duration = Duration::from_secs(90);
+const LONG: Duration = Duration::from_secs(180);
 
 /// Waits until a job is owned by some process and has at least this many steps.
 async fn running(

@@ -20,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 use super::error::{Interrupt, JobError};
 use super::flags::FlagWatch;
 use super::recorder::{Lost, Recorder};
+use crate::cloud::clo::Settle;
 use crate::world::World;
 
 /// The context of one turn of one job.
@@ -139,6 +140,17 @@ impl Ctx {
     /// Cloud, network and keys.
     pub fn world(&self) -> &World {
         &self.inner.world
+    }
+
+    /// How long to look before something is created. An earlier turn may have sent the create and
+    /// ended before its result was on record; then a list that lags behind is not "nothing there".
+    pub fn settle(&self) -> Settle {
+        let settle = self.inner.world.settle;
+        if self.inner.record.turn > 1 {
+            settle.after_a_lost_turn()
+        } else {
+            settle
+        }
     }
 
     /// Whether a step is finished already.

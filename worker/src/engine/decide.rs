@@ -37,6 +37,7 @@ pub(crate) fn decide(
     readiness: &Readiness,
     flags: &Flags,
     dead: bool,
+    me: &Owner,
     known_steps: &[&str],
 ) -> Decision {
     if let Some(record) = record {
@@ -67,7 +68,7 @@ pub(crate) fn decide(
         return Decision::Claim;
     };
     // The claim that follows would count one more crash; it is quarantined instead of begun again.
-    if dead && record.owner.is_some() && record.crashes_with_the_owner() >= MOST_CRASHES {
+    if dead && record.owner.is_some() && record.crashes_with(me) >= MOST_CRASHES {
         return Decision::Quarantine;
     }
     let known = |key: &str| known_steps.contains(&key.split('/').next().unwrap_or_default());
@@ -95,6 +96,13 @@ mod tests {
     use super::*;
 
     const NOW: Timestamp = Timestamp::UNIX_EPOCH;
+
+    fn someone() -> Owner {
+        Owner {
+            worker: Uuid::new_v4(),
+            ..owner()
+        }
+    }
 
     fn owner() -> Owner {
         Owner {
@@ -125,7 +133,7 @@ mod tests {
         flags: &Flags,
         dead: bool,
     ) -> Decision {
-        decide(record, readiness, flags, dead, &["s"])
+        decide(record, readiness, flags, dead, &someone(), &["s"])
     }
 
     #[test]
@@ -183,7 +191,7 @@ mod tests {
                 ask(Some(&record), &Readiness::Ready, &flags, true),
                 Decision::Claim
             );
-            record.claim(owner(), NOW).expect("owner died");
+            record.claim(someone(), NOW).expect("owner died");
         }
         assert_eq!(
             ask(Some(&record), &Readiness::Ready, &flags, true),

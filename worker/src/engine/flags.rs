@@ -29,10 +29,10 @@ struct Last {
 }
 
 impl FlagWatch {
-    /// Begins with what a caller has just read.
-    pub(crate) fn new(record: &RecoveryRecord) -> Self {
+    /// Begins with what a caller read at `read`.
+    pub(crate) fn new(record: &RecoveryRecord, read: Instant) -> Self {
         let last = Last {
-            read: Instant::now(),
+            read,
             flags: record.flags.clone(),
         };
         Self {
@@ -42,12 +42,16 @@ impl FlagWatch {
         }
     }
 
-    /// Takes what a caller has just read.
-    pub(crate) async fn set(&self, flags: Flags) {
-        *self.last.lock().await = Last {
-            read: Instant::now(),
-            flags,
-        };
+    /// Takes over what a caller read from the store at `read`, unless something newer is known: a
+    /// turn that begins after a resume must not stop at the pause of a moment ago.
+    pub(crate) async fn learn(&self, flags: &Flags, read: Instant) {
+        let mut last = self.last.lock().await;
+        if read > last.read {
+            *last = Last {
+                read,
+                flags: flags.clone(),
+            };
+        }
     }
 
     /// The flags, at most [`FRESH`] old. While the store cannot be read the last ones hold: the

@@ -82,7 +82,15 @@ impl Engine {
                 continue;
             }
             let series = keys::job(cluster, &id, &job.name);
-            let stored = self.store.read_job(&series).await?;
+            let stored = match self.store.read_job(&series).await {
+                Ok(stored) => stored,
+                Err(e) if e.is_transient() => return Err(e.into()),
+                // One damaged record must not keep the other jobs from being swept.
+                Err(e) => {
+                    tracing::error!(%cluster, recovery = %id, job = %job.name, error = %e, "the sweep passes over a job");
+                    continue;
+                }
+            };
             let version = stored.as_ref().map_or(0, |s| s.version);
             let patience = match stored.as_ref().map(|s| &s.record) {
                 // A settled job whose marker is missing is woken too: its turn writes the marker.

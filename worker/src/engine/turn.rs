@@ -36,6 +36,16 @@ enum Leave {
     Untouched,
 }
 
+/// A job that is ours now.
+struct Claimed {
+    series: keys::Series,
+    /// The version that we claimed it with.
+    version: u64,
+    record: JobRecord,
+    /// Keeps others that crashed as often from running beside it.
+    alone: Option<OwnedMutexGuard<()>>,
+}
+
 /// Why a turn could not be carried through.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum TurnError {
@@ -107,11 +117,13 @@ impl Engine {
 
     async fn work(&self, message: &JobMessage, delivery: &Delivery) -> Result<Leave, TurnError> {
         let (cluster, id) = (&message.cluster, &message.recovery);
+        let read = Instant::now();
         let Some(record) = self.store.recovery_record(cluster, id).await? else {
             return Ok(Leave::Dead(format!(
                 "the bucket has no recovery `{id}` of cluster `{cluster}`"
             )));
         };
+        let flags = self.flag_watch(&record, read).await;
         let (plan, spec) = self.inputs(&record.inputs).await?;
         let recovery = Recovery { record, plan, spec };
         let Some(job) = recovery.plan.job(&message.job).cloned() else {
@@ -138,7 +150,14 @@ impl Engine {
             };
             let readiness = self.readiness(&recovery, &job, record).await?;
             let steps = crate::jobs::steps(&job.payload);
-            match decide(record, &readiness, &recovery.record.flags, dead, steps) {
+            match decide(
+                record,
+                &readiness,
+                &recovery.record.flags,
+                dead,
+                &self.me,
+                steps,
+            ) {
                 Decision::Succeeded => {
                     // A message that comes again must not turn "ran although something failed"
                     // into "done": the marker that is there stands.
@@ -244,14 +263,13 @@ impl Engine {
                         let JobVersion::Full(record) = full else {
                             unreachable!("made three lines above")
                         };
-                        let claimed = StoredJob {
+                        let claimed = Claimed {
+                            series,
                             version,
-                            base: version,
                             record: *record,
+                            alone,
                         };
-                        return self
-                            .run_turn(recovery, job, series, claimed, alone, delivery)
-                            .await;
+                        return self.run_turn(recovery, flags, job, claimed, delivery).await;
                     }
                 }
             }
@@ -262,14 +280,16 @@ impl Engine {
     async fn run_turn(
         &self,
         recovery: Recovery,
+        flags: FlagWatch,
         job: PlannedJob,
-        series: keys::Series,
-        claimed: StoredJob,
-        alone: Option<OwnedMutexGuard<()>>,
+        claimed: Claimed,
         delivery: &Delivery,
     ) -> Result<Leave, TurnError> {
-        let StoredJob {
-            version, record, ..
+        let Claimed {
+            series,
+            version,
+            record,
+            alone,
         } = claimed;
         tracing::info!(
             epoch = record.epoch,
@@ -296,7 +316,7 @@ impl Engine {
                 world: Arc::clone(&self.world),
                 recorder,
                 record,
-                flags: self.flag_watch(&recovery.record).await,
+                flags,
                 shutdown: self.shutdown.clone(),
                 turn_ends: Instant::now() + self.options.turn,
                 known_steps: crate::jobs::steps(&job.payload),
@@ -607,18 +627,18 @@ impl Engine {
         Ok(job.needs.iter().all(|need| settled.done.contains(need)))
     }
 
-    async fn flag_watch(&self, record: &RecoveryRecord) -> FlagWatch {
-        let mut all = self.flags.lock().await;
-        if all.len() > 256 {
-            all.clear();
-        }
-        let watch = all
-            .entry((record.cluster.clone(), record.id.clone()))
-            .or_insert_with(|| FlagWatch::new(record))
-            .clone();
-        drop(all);
-        // This turn has just read the record: what the watch remembers may be older.
-        watch.set(record.flags.clone()).await;
+    /// The watch on a recovery's flags; it learns what we read at `read`.
+    async fn flag_watch(&self, record: &RecoveryRecord, read: Instant) -> FlagWatch {
+        let watch = {
+            let mut all = self.flags.lock().await;
+            if all.len() > 256 {
+                all.clear();
+            }
+            all.entry((record.cluster.clone(), record.id.clone()))
+                .or_insert_with(|| FlagWatch::new(record, read))
+                .clone()
+        };
+        watch.learn(&record.flags, read).await;
         watch
     }
 }

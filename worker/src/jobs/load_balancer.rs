@@ -204,7 +204,7 @@ async fn create(
         &format!("load balancer {name}"),
         named,
         || clo.create_load_balancer(&new),
-        ctx.world().settle,
+        ctx.settle(),
     )
     .await?;
     Ok(made.id().to_owned())

@@ -80,14 +80,8 @@ where
     Create: FnOnce() -> Creating,
     Creating: Future<Output = Result<String, CloError>>,
 {
-    for look in 0..settle.looks_before.max(1) {
-        if look > 0 {
-            tokio::time::sleep(settle.every).await;
-        }
-        // A failed look ends it here: it is not "nothing there".
-        if let Some(found) = the_only(what, find().await?)? {
-            return Ok(Made::Adopted(found));
-        }
+    if let Some(found) = look_for(what, &find, settle).await? {
+        return Ok(Made::Adopted(found));
     }
     let lost = match create().await {
         Ok(id) => return Ok(Made::Created(id)),
@@ -107,6 +101,45 @@ where
         }
     }
     Err(lost)
+}
+
+/// Looks `looks_before` times; `None` when every one of these looks saw nothing.
+///
+/// A failed look is not "nothing there" and does not count. As many may fail as looks are needed
+/// beyond the first: a cloud that answers every fifth call with nonsense must not make it impossible
+/// to look six times in a row.
+pub async fn look_for<T, Find, Finding>(
+    what: &str,
+    find: &Find,
+    settle: Settle,
+) -> Result<Option<T>, CloError>
+where
+    T: Resource,
+    Find: Fn() -> Finding,
+    Finding: Future<Output = Result<Vec<T>, CloError>>,
+{
+    let wanted = settle.looks_before.max(1);
+    let mut may_fail = wanted - 1;
+    let mut seen_nothing = 0;
+    loop {
+        match find().await {
+            Ok(found) => {
+                if let Some(found) = the_only(what, found)? {
+                    return Ok(Some(found));
+                }
+                seen_nothing += 1;
+                if seen_nothing == wanted {
+                    return Ok(None);
+                }
+            }
+            Err(error) if may_fail == 0 => return Err(error),
+            Err(error) => {
+                may_fail -= 1;
+                tracing::debug!(what, %error, "a look failed");
+            }
+        }
+        tokio::time::sleep(settle.every).await;
+    }
 }
 
 fn the_only<T: Resource>(what: &str, mut found: Vec<T>) -> Result<Option<T>, CloError> {

@@ -19,7 +19,7 @@ mod project;
 mod servers;
 mod volumes;
 
-pub use adopt::{Made, Settle, adopt_or_create};
+pub use adopt::{Made, Settle, adopt_or_create, look_for};
 pub use client::{Clo, CloConfig, Token};
 pub use error::CloError;
 pub use model::*;

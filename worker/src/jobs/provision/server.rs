@@ -8,7 +8,8 @@ use serde::{Deserialize, Serialize};
 
 use super::building;
 use crate::cloud::clo::{
-    Clo, CloError, Flavor, Keypair, Made, NewDisk, NewServer, Server, ServerStatus, adopt_or_create,
+    Clo, CloError, Flavor, Keypair, Made, NewDisk, NewServer, ServerStatus, adopt_or_create,
+    look_for,
 };
 use crate::cluster::Cluster;
 use crate::engine::{Ctx, JobError, Poll};
@@ -122,7 +123,7 @@ async fn ensure_keypair(ctx: &Ctx, clo: &Clo, name: &str, ours: &str) -> Result<
         &format!("key pair {name}"),
         || keypairs(clo, name, ours),
         || clo.create_keypair(name, ours),
-        ctx.world().settle,
+        ctx.settle(),
     )
     .await?;
     match made {
@@ -277,27 +278,8 @@ async fn make(
     let settle = ctx.world().settle;
     let Some(key) = private else {
         let looks = settle.after_a_lost_turn();
-        for n in 0..looks.looks_before.max(1) {
-            if n > 0 {
-                tokio::time::sleep(looks.every).await;
-            }
-            let found: Vec<Server> = named().await?;
-            if found.len() > 1 {
-                let ids = found
-                    .iter()
-                    .map(|s| s.id.as_str())
-                    .collect::<Vec<_>>()
-                    .join(", ");
-                return Err(JobError::needs_approval(format!(
-                    "the cloud has several servers called `{}`: {ids}",
-                    node.name
-                )));
-            }
-            if let Some(server) = found.into_iter().next() {
-                return Ok(Some(server.id));
-            }
-        }
-        return Ok(None);
+        let found = look_for(&format!("server {}", node.name), &named, looks).await?;
+        return Ok(found.map(|server| server.id));
     };
     let new = NewServer {
         name: node.name.to_string(),

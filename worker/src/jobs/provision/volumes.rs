@@ -46,8 +46,7 @@ pub(super) async fn ensure(
                 let named = || clo.volumes_named(&name);
                 let create = || clo.create_volume(&name, disk.size_gb.into());
                 let made =
-                    adopt_or_create(&format!("volume {name}"), named, create, ctx.world().settle)
-                        .await?;
+                    adopt_or_create(&format!("volume {name}"), named, create, ctx.settle()).await?;
                 Ok::<_, JobError>(made.id().to_owned())
             };
             (
