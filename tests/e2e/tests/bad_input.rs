@@ -100,7 +100,10 @@ async fn bad_messages_are_kept_with_their_reason_and_the_recovery_goes_on() -> a
         }
     }
     steps_are_recorded_once(&lab, &begun).await?;
-    assert_eq!(lab.store.clusters().await?, [begun.cluster.clone()]);
+    assert_eq!(
+        lab.store.clusters().await?,
+        std::slice::from_ref(&begun.cluster)
+    );
     lab.sandbox.stop().await
 }
 
