@@ -123,3 +123,117 @@ fn keeps(before: &BTreeMap<StepKey, StepRecord>, full: &JobRecord) -> anyhow::Re
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+
+    use jiff::Timestamp;
+    use jobs::message::{Demo, Job};
+    use jobs::record::Owner;
+    use uuid::Uuid;
+
+    use super::*;
+
+    const NOW: Timestamp = Timestamp::UNIX_EPOCH;
+
+    fn claimed(record: &JobRecord) -> JobRecord {
+        let mut record = record.clone();
+        let owner = Owner {
+            worker: Uuid::nil(),
+            host: "h".into(),
+            realm: "b".into(),
+            pid: 1,
+            started: 1,
+        };
+        record.claim(owner, NOW).unwrap();
+        record
+    }
+
+    fn fresh() -> JobRecord {
+        let payload = Job::Demo(Demo {
+            steps: 3,
+            step_ms: 0,
+            abort_at: None,
+            fail_at: None,
+            node: None,
+        });
+        JobRecord::new(payload.name(), payload)
+    }
+
+    fn step(epoch: u64, output: u64) -> JobVersion {
+        let record = StepRecord {
+            n: 1,
+            output: output.into(),
+            at: NOW,
+            ms: 0,
+            epoch,
+        };
+        let key = StepKey::of("step", 0);
+        JobVersion::Delta {
+            base: 1,
+            epoch,
+            changes: vec![Change::Step { key, record }],
+        }
+    }
+
+    fn judge(bodies: &[JobVersion]) -> Result<History, String> {
+        let versions: Vec<(u64, Bytes)> = (1..)
+            .zip(bodies)
+            .map(|(number, body)| {
+                let version = Versioned {
+                    schema: 1,
+                    writer: Uuid::nil(),
+                    nonce: Uuid::nil(),
+                    body,
+                };
+                (number, serde_json::to_vec(&version).unwrap().into())
+            })
+            .collect();
+        check_job(&versions).map_err(|e| format!("{e:#}"))
+    }
+
+    #[test]
+    fn what_must_never_happen_is_found() {
+        let full = |record: &JobRecord| JobVersion::Full(Box::new(record.clone()));
+        let first = claimed(&fresh());
+        let mut second = claimed(&first);
+        let forgetful = full(&second);
+        let JobVersion::Delta { changes, .. } = step(1, 7) else {
+            unreachable!("made above")
+        };
+        second.apply(changes[0].clone());
+        let good = [full(&first), step(1, 7), full(&second)];
+        let history = judge(&good).unwrap();
+        assert_eq!((history.steps, history.takeovers, history.turns), (1, 1, 2));
+
+        let mut changed = second.clone();
+        changed.steps.values_mut().next().unwrap().output = 8.into();
+        let mut late = second.clone();
+        late.epoch = 1;
+        for (bad, found) in [
+            (vec![full(&first), step(1, 7), step(1, 7)], "recorded again"),
+            (
+                vec![full(&first), step(1, 7), forgetful],
+                "step `step/0` was",
+            ),
+            (
+                vec![full(&first), step(1, 7), full(&changed)],
+                "step `step/0` was",
+            ),
+            (vec![full(&first), step(2, 7)], "a delta of epoch 2"),
+            (
+                vec![full(&first), step(1, 7), full(&late)],
+                "epoch 1 after 1",
+            ),
+            (
+                vec![full(&first), step(1, 7), full(&second), step(1, 7)],
+                "a delta of epoch 1",
+            ),
+            (vec![step(1, 7)], "begins with a delta"),
+        ] {
+            let said = judge(&bad).unwrap_err();
+            assert!(said.contains(found), "no `{found}` in {said}");
+        }
+    }
+}
