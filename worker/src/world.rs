@@ -178,14 +178,12 @@ impl From<CloError> for JobError {
         let hopeless =
             matches!(error.status(), Some(401..=403)) || matches!(error, CloError::Invalid { .. });
         let ambiguous = error.is_ambiguous();
+        // Which of several is ours only a person can say.
         let several = matches!(error, CloError::Several { .. });
         let mut job = if several {
             Self::needs_approval(error)
         } else if hopeless {
             Self::fatal(error)
-        } else if matches!(error, CloError::Several { .. }) {
-            // Which of them is ours only a person can say.
-            Self::needs_approval(error)
         } else {
             Self::retry(error)
         };
