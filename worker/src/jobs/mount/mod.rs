@@ -1,7 +1,7 @@
 //! Mount: one node's data volumes under their mount points, formatted only if we made them blank.
 //!
 //! A volume is found by its id, and from its first format on known by the UUID of its file system.
-//! Device letters are never used: they move. The rule for formatting ([`filesystem`]) is the most
+//! Device letters are never used: they move. The rule for formatting (`filesystem`) is the most
 //! dangerous line of this project and stands alone.
 
 pub(crate) mod filesystem;

@@ -3,7 +3,7 @@
 //!
 //! The data volumes come first and on their own: they outlive every server. The server is made
 //! with a host key of ours, so that SSH can be verified from the first connection on. Names and
-//! keys are recorded before the call that uses them ([`server`], [`volumes`]).
+//! keys are recorded before the call that uses them (`server`, `volumes`).
 
 mod server;
 mod volumes;
