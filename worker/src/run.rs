@@ -58,14 +58,19 @@ pub async fn run(args: WorkerArgs, shutdown: impl Future<Output = ()>) -> Result
     let store = args.store.connect().await?;
     let queue = args.queue.connect()?;
     let world = args.world.world()?;
-    store.probe().await?;
+    // Signals are listened to from here on: also during the probe.
+    tokio::pin!(shutdown);
+    tokio::select! {
+        probed = store.probe() => probed?,
+        () = &mut shutdown => return Ok(()),
+    }
     let token = CancellationToken::new();
     let engine = Engine::new(store, queue, world, args.options(), token.clone());
     let work = engine.run();
     tokio::pin!(work);
     tokio::select! {
         ended = &mut work => return Ok(ended?),
-        () = shutdown => tracing::info!("shutting down: running steps may finish"),
+        () = &mut shutdown => tracing::info!("shutting down: running steps may finish"),
     }
     token.cancel();
     Ok(work.await?)

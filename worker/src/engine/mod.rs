@@ -5,8 +5,8 @@
 //! the last version, post what follows, acknowledge. A crash anywhere in between is repaired by
 //! redelivery, by the sweep or by `rekindle retry`.
 //!
-//! Reading order: [`decide`] (what to do), [`turn`] (do it), [`ctx`] (what the job sees),
-//! [`recorder`] (how it becomes durable), [`service`] (the loop), [`sweep`] (what fell through).
+//! Reading order: `decide` (what to do), `turn` (do it), `ctx` (what the job sees),
+//! `recorder` (how it becomes durable), `service` (the loop), `sweep` (what fell through).
 
 mod ctx;
 mod decide;
