@@ -294,7 +294,6 @@ async fn flaw_21_lists_that_fail_break_off_or_lag_make_no_duplicates() -> anyhow
     for spoil in [
         Fault::malformed as fn(Fault) -> Fault,
         Fault::empty_page,
-        Fault::cut,
         |fault| fault.answer(500),
         // An error page of a proxy.
         |fault| fault.answer(404),
@@ -385,8 +384,6 @@ async fn a_long_retry_after_gives_the_turn_back_and_is_kept() -> anyhow::Result<
 async fn flaw_04_an_attach_that_fails_is_repeated_until_the_disk_is_in() -> anyhow::Result<()> {
     for spoil in [
         (|fault: Fault| fault.answer(409)) as fn(Fault) -> Fault,
-        |fault| fault.answer(500),
-        |fault| fault.after().answer(500),
         |fault| fault.after().cut(),
         Fault::hang,
     ] {
