@@ -264,7 +264,7 @@ async fn flaw_33_an_end_without_exit_status_is_never_success() {
 #[tokio::test]
 async fn a_command_that_takes_too_long_is_given_up_and_the_connection_lives_on() {
     let (_server, ssh) = connected().await;
-    let command = Command::new(&["sleep", "1000"]).timeout(Duration::from_millis(20));
+    let command = Command::new(&["sleep", "30"]).timeout(Duration::from_millis(20));
     let error = ssh.execute(&command).await.unwrap_err();
     assert!(
         matches!(error, SshError::CommandTimeout { .. }),
@@ -278,7 +278,7 @@ async fn a_command_that_takes_too_long_is_given_up_and_the_connection_lives_on()
 async fn a_command_that_nobody_waits_for_any_more_is_killed() {
     let (server, ssh) = connected().await;
     let folder = Folder::new();
-    let script = r#"touch "$1"; exec sleep 1000"#;
+    let script = r#"touch "$1"; exec sleep 30"#;
     let argv = ["sh", "-c", script, "sh", &folder.path("started")].map(str::to_owned);
     let running = tokio::spawn({
         let ssh = ssh.clone();
