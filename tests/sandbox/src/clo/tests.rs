@@ -350,6 +350,28 @@ async fn a_lost_answer_after_the_effect_leaves_a_duplicate() {
 }
 
 #[tokio::test]
+async fn an_answer_can_be_late_wrong_or_missing_after_the_effect() {
+    let w = world().await;
+    let faults = w.clo.faults();
+    faults.add(Fault::on(Operation::CreateVolume).after().answer(502));
+    faults.add(Fault::on(Operation::CreateVolume).after().hang());
+    faults.add(Fault::on(Operation::CreateVolume).delay(Duration::from_millis(5)));
+    let path = w.in_project("volumes");
+    let body = json!({ "name": "data", "size": 10 });
+    let (status, _) = w.post(&path, body.clone()).await;
+    assert_eq!(status, StatusCode::BAD_GATEWAY);
+    let call = w.request(Method::POST, &path).json(&body);
+    let lost = call.timeout(Duration::from_secs(1)).send().await;
+    assert!(lost.unwrap_err().is_timeout());
+    let (status, _) = w.post(&path, body).await;
+    assert_eq!(status, StatusCode::OK);
+    assert_eq!(w.clo.snapshot().volumes_named("data").count(), 3);
+    let faulty = w.clo.log().iter().filter(|call| call.faulty).count();
+    assert_eq!(faulty, 3);
+    w.assert_healthy();
+}
+
+#[tokio::test]
 async fn a_fault_before_the_effect_changes_nothing() {
     let w = world().await;
     let faults = w.clo.faults();
@@ -395,7 +417,7 @@ async fn a_hanging_call_ends_with_the_clients_patience() {
         .add(Fault::on(Operation::ProjectDetail).hang());
     let call = w.request(Method::GET, &w.in_project("detail"));
     let error = call
-        .timeout(Duration::from_millis(50))
+        .timeout(Duration::from_millis(500))
         .send()
         .await
         .unwrap_err();
