@@ -28,19 +28,24 @@ pub struct WorkerArgs {
     #[command(flatten)]
     pub world: WorldArgs,
     /// Jobs to run at a time
-    #[arg(long, env = "REKINDLE_CONCURRENCY", value_name = "N", default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..=1000))]
+    #[arg(long, help_heading = "Engine", env = "REKINDLE_CONCURRENCY", value_name = "N", default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..=1000))]
     pub concurrency: u16,
     /// Seconds a turn may take before it gives the job back at the next step (5 to 60)
-    #[arg(long, value_name = "SECONDS", default_value_t = 45, value_parser = clap::value_parser!(u64).range(5..=60))]
+    #[arg(long, help_heading = "Engine", value_name = "SECONDS", default_value_t = 45, value_parser = clap::value_parser!(u64).range(5..=60))]
     pub turn: u64,
     /// Seconds without a sign of life after which another worker takes a job over (3 to 60)
-    #[arg(long, value_name = "SECONDS", default_value_t = 10, value_parser = clap::value_parser!(u64).range(3..=60))]
+    #[arg(long, help_heading = "Engine", value_name = "SECONDS", default_value_t = 10, value_parser = clap::value_parser!(u64).range(3..=60))]
     pub lease: u64,
     /// Failed attempts in a row until a job counts as failed
-    #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=100))]
+    #[arg(long, help_heading = "Engine", value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=100))]
     pub attempts: u32,
     /// Seconds between two sweeps for jobs that fell through; 0 for none
-    #[arg(long, value_name = "SECONDS", default_value_t = 15)]
+    #[arg(
+        long,
+        help_heading = "Engine",
+        value_name = "SECONDS",
+        default_value_t = 15
+    )]
     pub sweep: u64,
 }
 

@@ -5,7 +5,7 @@
 //! the last version, post what follows, acknowledge. A crash anywhere in between is repaired by
 //! redelivery, by the sweep or by `rekindle retry`.
 //!
-//! Reading order: `decide` (what to do), `turn` (do it), `ctx` (what the job sees),
+//! Reading order: `decide` (what to do), `turn` (do it), `judge` (how it ended), `ctx` (what the job sees),
 //! `recorder` (how it becomes durable), `service` (the loop), `sweep` (what fell through).
 
 mod ctx;
@@ -13,6 +13,7 @@ mod decide;
 mod error;
 mod flags;
 mod follow;
+mod judge;
 mod owner;
 mod recorder;
 mod service;

@@ -467,56 +467,6 @@ impl Engine {
         Ok(Leave::Dead(reason))
     }
 
-    /// What the end of a turn means for the record, and when the next one is due.
-    fn judge(
-        &self,
-        record: &mut JobRecord,
-        ended: &Result<Proven, JobError>,
-    ) -> (Event, Option<Duration>) {
-        let error = match ended {
-            Ok(_) => return (Event::Succeed, None),
-            Err(error) => error,
-        };
-        match &error.again {
-            Again::Interrupted(Interrupt::Yield(delay)) => return (Event::Yield, Some(*delay)),
-            Again::Interrupted(Interrupt::Paused) => return (Event::Yield, None),
-            Again::Interrupted(Interrupt::Cancelled) => return (Event::Cancel, None),
-            Again::Interrupted(Interrupt::Shutdown | Interrupt::LostLease) => {
-                return (Event::Release, Some(Duration::ZERO));
-            }
-            Again::Retry { .. } | Again::Fatal | Again::NeedsApproval => {}
-        }
-        record.attempts += 1;
-        record.failure = Some(Failure {
-            step: error.step.clone(),
-            chain: error.chain(),
-            left_behind: error.left_behind,
-            at: Timestamp::now(),
-            host: self.me.host.clone(),
-        });
-        match &error.again {
-            Again::NeedsApproval => (Event::AskApproval, None),
-            Again::Retry { after } if record.attempts < self.options.attempts => {
-                let pause = self.pause_after(record.attempts);
-                (
-                    Event::Retry,
-                    Some(after.map_or(pause, |least| least.max(pause))),
-                )
-            }
-            _ => (Event::Fail, None),
-        }
-    }
-
-    /// Exponential backoff with full jitter and a cap.
-    fn pause_after(&self, attempts: u32) -> Duration {
-        let most = self
-            .options
-            .backoff
-            .saturating_mul(1 << attempts.saturating_sub(1).min(16))
-            .min(self.options.backoff_cap);
-        most.mul_f64(rand::random_range(0.1..=1.0))
-    }
-
     /// Settles a job without running it. `false` when somebody else wrote first.
     async fn settle_unrun(
         &self,

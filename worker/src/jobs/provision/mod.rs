@@ -32,6 +32,7 @@ pub const STEPS: &[&str] = &[
     "server",
     "active",
     "discard",
+    "discarded",
     "attach",
     "local-disks",
     "addresses",

@@ -1,7 +1,5 @@
 //! One node's server: image and key pair by name, a host key of ours, exactly one create.
 
-use std::time::Duration;
-
 use jobs::message::Job;
 use jobs::spec::{Node, Storage};
 use serde::{Deserialize, Serialize};
@@ -221,6 +219,8 @@ pub(super) async fn ensure(
         }
         ctx.step(("discard", attempt), || discard(clo, node, &id))
             .await?;
+        ctx.wait(("discarded", attempt), building(ctx), || is_gone(clo, &id))
+            .await?;
     }
     Err(JobError::fatal(format!(
         "{ATTEMPTS} servers of node `{}` could not be built",
@@ -377,15 +377,14 @@ async fn discard(clo: &Clo, node: &Node, id: &str) -> Result<(), JobError> {
         }
     }
     clo.delete_server(id, &boot, &[]).await?;
-    for _ in 0..60 {
-        match clo.server(id).await? {
-            None => return Ok(()),
-            Some(_) => tokio::time::sleep(Duration::from_secs(1)).await,
-        }
-    }
-    Err(JobError::retry(format!(
-        "server {id} is still being deleted"
-    )))
+    Ok(())
+}
+
+async fn is_gone(clo: &Clo, id: &str) -> Result<Poll<()>, JobError> {
+    Ok(match clo.server(id).await? {
+        None => Poll::Ready(()),
+        Some(server) => Poll::Pending(format!("server {id} is {}", server.status)),
+    })
 }
 
 #[cfg(test)]
