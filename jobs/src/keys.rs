@@ -6,10 +6,15 @@ use crate::ids::{ClusterName, JobName, NodeName, RecoveryId};
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Series(String);
 
+/// The largest number with as many digits as the longest u64 has.
+const NINES: u128 = 99_999_999_999_999_999_999;
+
 impl Series {
-    /// The key of one version. Twenty digits hold every u64, so keys sort like numbers.
+    /// The key of one version, `99999999999999999992-7.json` for the seventh. What counts down comes
+    /// first, so that the newest version is the first key of a listing: finding it costs one request
+    /// for one key, however long the history. The number itself follows for people.
     pub fn version(&self, n: u64) -> String {
-        format!("{}{n:020}.json", self.0)
+        format!("{}{:020}-{n}.json", self.0, NINES - u128::from(n))
     }
 
     /// The common beginning of all its keys.
@@ -19,8 +24,16 @@ impl Series {
 
     /// The version number in a key of this series; `None` for anything else.
     pub fn number(&self, key: &str) -> Option<u64> {
-        let digits = key.strip_prefix(&self.0)?.strip_suffix(".json")?;
-        (digits.len() == 20).then(|| digits.parse().ok()).flatten()
+        let (series, n) = Self::split(key)?;
+        (series == *self).then_some(n)
+    }
+
+    /// Series and number of a version's key; `None` for a key of anything else.
+    pub fn split(key: &str) -> Option<(Self, u64)> {
+        let (prefix, name) = key.split_at(key.rfind('/')? + 1);
+        let (_, number) = name.strip_suffix(".json")?.split_once('-')?;
+        let (series, n) = (Self(prefix.to_owned()), number.parse().ok()?);
+        (series.version(n) == key).then_some((series, n))
     }
 }
 
@@ -106,18 +119,23 @@ mod tests {
     use super::*;
 
     #[test]
-    fn versions_sort_like_numbers() {
+    fn the_newest_version_comes_first() {
         let series = active(&ClusterName::new("test").expect("valid"));
         assert_eq!(
             series.version(7),
-            "clusters/test/active/00000000000000000007.json"
+            "clusters/test/active/99999999999999999992-7.json"
         );
-        assert!(series.version(9) < series.version(10));
-        assert_eq!(series.number(&series.version(u64::MAX)), Some(u64::MAX));
+        for (older, newer) in [(0, 1), (9, 10), (99, 100), (u64::MAX - 1, u64::MAX)] {
+            assert!(series.version(newer) < series.version(older), "{newer}");
+            assert_eq!(series.number(&series.version(newer)), Some(newer));
+        }
+        assert_eq!(Series::split(&series.version(3)), Some((series.clone(), 3)));
         for other in [
             "clusters/test/active/7.json",
             "clusters/test/active/x",
-            "clusters/other/active/00000000000000000007.json",
+            "clusters/test/active/99999999999999999992-8.json",
+            "clusters/test/active/99999999999999999992-07.json",
+            "clusters/other/active/99999999999999999992-7.json",
         ] {
             assert_eq!(series.number(other), None, "{other}");
         }

@@ -7,6 +7,7 @@
 
 mod config;
 mod error;
+mod markers;
 mod probe;
 mod records;
 mod recovery;
@@ -18,6 +19,7 @@ pub use recovery::Recovery;
 
 use std::fmt;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use aws_sdk_s3::Client;
@@ -29,6 +31,7 @@ use tokio::io::AsyncWrite;
 use uuid::Uuid;
 
 use error::{Failed, classify};
+use markers::SeenDone;
 
 /// A bucket and a prefix in it.
 #[derive(Clone)]
@@ -37,6 +40,7 @@ pub struct Store {
     bucket: String,
     prefix: String,
     writer: Uuid,
+    seen_done: Arc<SeenDone>,
 }
 
 /// What came of a [`Store::create`].
@@ -60,6 +64,7 @@ impl Store {
             bucket: config.bucket.clone(),
             prefix: config.normal_prefix(),
             writer: Uuid::new_v4(),
+            seen_done: Arc::default(),
         })
     }
 
@@ -73,6 +78,7 @@ impl Store {
     pub fn as_another_writer(&self) -> Self {
         Self {
             writer: Uuid::new_v4(),
+            seen_done: Arc::default(),
             ..self.clone()
         }
     }
@@ -243,6 +249,42 @@ impl Store {
                 _ => return Ok(keys),
             }
         }
+    }
+
+    /// The first `most` keys that begin with `prefix` and come after `start_after`, in order. Fewer
+    /// only when there are no more; none at all only when there is none.
+    async fn page(
+        &self,
+        prefix: &str,
+        start_after: Option<&str>,
+        most: i32,
+    ) -> Result<Vec<String>, StoreError> {
+        let page = || async {
+            self.client
+                .list_objects_v2()
+                .bucket(&self.bucket)
+                .prefix(self.full(prefix))
+                .set_start_after(start_after.map(|key| self.full(key)))
+                .max_keys(most)
+                .send()
+                .await
+                .map_err(classify)
+        };
+        let page = page
+            .retry(backoff())
+            .when(Failed::is_unclear)
+            .await
+            .map_err(|f| f.during("list", prefix))?;
+        let names = page.contents().iter().filter_map(|object| object.key());
+        let keys: Vec<String> = names
+            .filter_map(|key| key.strip_prefix(&self.prefix))
+            .map(str::to_owned)
+            .collect();
+        if keys.is_empty() && page.is_truncated() == Some(true) {
+            let prefix = prefix.to_owned();
+            return Err(StoreError::Paging { prefix });
+        }
+        Ok(keys)
     }
 
     /// The names directly below `prefix` that have something below them, without the closing `/`.

@@ -1,8 +1,6 @@
 //! Records on top of [`Store::create`]: the next version is a new object, and exactly one writer
 //! can create it. That is compare-and-swap, lease, fence and history at once.
 
-use std::collections::BTreeMap;
-
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream};
 use serde::de::DeserializeOwned;
@@ -107,27 +105,17 @@ impl Store {
         &self,
         prefix: &str,
     ) -> Result<Vec<Stored<T>>, StoreError> {
-        let mut last: BTreeMap<String, String> = BTreeMap::new();
-        for key in self.list(prefix, None).await? {
-            if let Some((series, _)) = key.rsplit_once('/') {
-                last.insert(series.to_owned(), key.clone());
+        let keys = self.list(prefix, None).await?;
+        let mut last: Vec<(Series, u64)> = Vec::new();
+        for (series, n) in keys.iter().filter_map(|key| Series::split(key)) {
+            // A series' keys stand together, the newest first.
+            if last.last().is_none_or(|(known, _)| *known != series) {
+                last.push((series, n));
             }
         }
-        let reads = last.into_values().map(|key| async move {
-            let bytes = self.must_get(&key).await?;
-            let digits = key
-                .rsplit('/')
-                .next()
-                .and_then(|name| name.strip_suffix(".json"));
-            let version = digits
-                .and_then(|d| d.parse().ok())
-                .ok_or_else(|| damaged(&key, "its key has no version number"))?;
-            decode(&key, &bytes).map(|v: Versioned<T>| Stored {
-                version,
-                writer: v.writer,
-                body: v.body,
-            })
-        });
+        let reads = last
+            .into_iter()
+            .map(|(series, n)| async move { self.read_version(&series, n).await });
         stream::iter(reads).buffered(PARALLEL).try_collect().await
     }
 
@@ -180,10 +168,28 @@ impl Store {
         }))
     }
 
-    /// The number of a record's last version.
+    /// The number of a record's last version: one request for one key.
     pub async fn last_version(&self, series: &Series) -> Result<Option<u64>, StoreError> {
-        let keys = self.list(series.prefix(), None).await?;
-        Ok(keys.iter().rev().find_map(|key| series.number(key)))
+        let mut most = 1;
+        let mut after: Option<String> = None;
+        loop {
+            let keys = self.page(series.prefix(), after.as_deref(), most).await?;
+            for key in &keys {
+                if let Some(n) = series.number(key) {
+                    return Ok(Some(n));
+                }
+                // Another series may lie below this one (`demo/1` below `demo`). Anything else is
+                // not ours, and what it hides must not read as "there is none".
+                if Series::split(key).is_none() {
+                    return Err(damaged(key, "its name is not that of a version"));
+                }
+            }
+            match keys.last() {
+                Some(last) => after = Some(last.clone()),
+                None => return Ok(None),
+            }
+            most = 1000;
+        }
     }
 
     /// Stores an input under its digest and gives the digest.

@@ -1,13 +1,11 @@
-//! A recovery as it lies in the bucket: record, plan and spec together, and which jobs are settled.
+//! A recovery as it lies in the bucket: record, plan and spec together.
 
 use std::sync::Arc;
 
-use bytes::Bytes;
-
 use super::{Store, StoreError};
-use crate::ids::{ClusterName, JobName, RecoveryId};
+use crate::ids::{ClusterName, RecoveryId};
 use crate::keys;
-use crate::plan::{Plan, Settled};
+use crate::plan::Plan;
 use crate::record::{ActiveRecord, Inputs, RecoveryRecord};
 use crate::spec::ClusterSpec;
 
@@ -70,71 +68,6 @@ impl Store {
             )
         })?;
         Ok((Arc::new(plan), Arc::new(spec)))
-    }
-
-    /// Which jobs are settled, by their markers. Costs two listings, however many jobs there are,
-    /// and one read for each job that ever failed.
-    pub async fn settled(
-        &self,
-        cluster: &ClusterName,
-        id: &RecoveryId,
-    ) -> Result<Settled, StoreError> {
-        let (done, failed) = (keys::done(cluster, id), keys::failed(cluster, id));
-        let (done_keys, failed_keys) =
-            tokio::try_join!(self.list(&done, None), self.list(&failed, None))?;
-        let mut settled = Settled::default();
-        settled.done.extend(
-            done_keys
-                .iter()
-                .filter_map(|key| JobName::new(key.strip_prefix(&done)?).ok()),
-        );
-        for key in failed_keys {
-            let Some((job, generation)) = key
-                .strip_prefix(&failed)
-                .and_then(|rest| rest.rsplit_once('/'))
-            else {
-                continue;
-            };
-            let (Ok(job), Ok(generation)) = (JobName::new(job), generation.parse::<u32>()) else {
-                continue;
-            };
-            if settled.done.contains(&job) {
-                continue;
-            }
-            let record = self.read_job(&keys::job(cluster, id, &job)).await?;
-            if record.is_some_and(|stored| stored.record.generation == generation) {
-                settled.failed.insert(job);
-            }
-        }
-        Ok(settled)
-    }
-
-    /// Marks a job as done, for good.
-    pub async fn mark_done(
-        &self,
-        cluster: &ClusterName,
-        id: &RecoveryId,
-        job: &JobName,
-    ) -> Result<(), StoreError> {
-        self.create(&format!("{}{job}", keys::done(cluster, id)), Bytes::new())
-            .await
-            .map(|_| ())
-    }
-
-    /// Marks a job as settled but not done, as long as it is of this generation.
-    pub async fn mark_failed(
-        &self,
-        cluster: &ClusterName,
-        id: &RecoveryId,
-        job: &JobName,
-        generation: u32,
-    ) -> Result<(), StoreError> {
-        self.create(
-            &format!("{}{job}/{generation}", keys::failed(cluster, id)),
-            Bytes::new(),
-        )
-        .await
-        .map(|_| ())
     }
 
     /// The recovery that holds a cluster, if one does.

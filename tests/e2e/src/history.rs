@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use anyhow::{Context, ensure};
 use bytes::Bytes;
 use jobs::ids::{ClusterName, RecoveryId, StepKey};
+use jobs::keys::Series;
 use jobs::record::{Change, JobRecord, JobVersion, StepRecord, Versioned};
 use sandbox::world::Sandbox;
 
@@ -35,9 +36,8 @@ pub fn check(
     let prefix = format!("clusters/{cluster}/recoveries/{recovery}/jobs/");
     let mut jobs: BTreeMap<String, Vec<(u64, Bytes)>> = BTreeMap::new();
     for (key, body) in sandbox.s3.objects(&prefix) {
-        let (job, version) = key.rsplit_once('/').context("a key has parts")?;
-        let version = version.trim_end_matches(".json").parse()?;
-        let job = job.to_owned();
+        let (job, version) = Series::split(&key).context("a version's key")?;
+        let job = job.prefix().to_owned();
         jobs.entry(job).or_default().push((version, body));
     }
     let mut all = History::default();

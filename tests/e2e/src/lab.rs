@@ -245,6 +245,7 @@ impl Lab {
             let n = series.number(&key).context("a version's key")?;
             versions.push((n, serde_json::from_slice(&bytes)?));
         }
+        versions.sort_by_key(|(n, _)| *n);
         Ok(versions)
     }
 
