@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use jobs::ids::JobName;
 use jobs::keys;
 use jobs::message::JobMessage;
-use jobs::plan::{PlannedJob, Readiness};
+use jobs::plan::{PlannedJob, Readiness, Settled};
 use jobs::queue::{Delivery, Outgoing};
 use jobs::record::{ActiveRecord, Event, Finished, JobRecord, JobVersion, Outcome, RecoveryRecord};
 use jobs::store::{Appended, Recovery, StoreError};
@@ -24,28 +24,55 @@ impl Engine {
         delivery: &Delivery,
     ) -> Result<(), TurnError> {
         let (cluster, id) = (&recovery.record.cluster, &recovery.record.id);
-        let settled = self.store.settled(cluster, id).await?;
-        if settled.done.len() == recovery.plan.jobs().len() {
-            self.finish(recovery, Outcome::Succeeded).await?;
-            return Ok(());
+        let jobs = recovery.plan.jobs();
+        let glimpse = self.store.glimpse(cluster, id).await?;
+        for job in jobs.iter().filter(|j| j.always || j.needs.contains(name)) {
+            if self.may_begin(recovery, job, &glimpse).await? {
+                let turn = format!("after-{}", name.as_str().replace('/', "-"));
+                let message = self.message_for(recovery, job, &turn);
+                delivery.handle.publish(&message, Duration::ZERO).await?;
+            }
         }
-        let readiness = recovery.plan.readiness(&settled);
-        let ready = |job: &&PlannedJob| readiness.get(&job.name) == Some(&Readiness::Ready);
-        let follows = |job: &&PlannedJob| job.always || job.needs.contains(name);
-        for job in recovery.plan.jobs().iter().filter(ready).filter(follows) {
-            delivery
-                .handle
-                .publish(
-                    &self.message_for(
-                        recovery,
-                        job,
-                        &format!("after-{}", name.as_str().replace('/', "-")),
-                    ),
-                    Duration::ZERO,
-                )
-                .await?;
+        // Only a job that no other one needs can be the last one.
+        let is_last = !jobs.iter().any(|job| job.needs.contains(name));
+        if is_last && self.all_done(recovery).await? {
+            self.finish(recovery, Outcome::Succeeded).await?;
         }
         Ok(())
+    }
+
+    /// Whether a job may begin now. This is asked each time that any job ends, so it reads no more
+    /// than it has to.
+    async fn may_begin(
+        &self,
+        recovery: &Recovery,
+        job: &PlannedJob,
+        glimpse: &Settled,
+    ) -> Result<bool, StoreError> {
+        let (cluster, id) = (&recovery.record.cluster, &recovery.record.id);
+        if self.store.are_done(cluster, id, &job.needs).await? {
+            return Ok(!self.store.are_done(cluster, id, [&job.name]).await?);
+        }
+        if !job.always || glimpse.failed.is_empty() {
+            return Ok(false);
+        }
+        // It begins in spite of a failure, once all that can still end has ended.
+        match recovery.plan.readiness(glimpse).remove(&job.name) {
+            Some(Readiness::Needs(open)) if !self.store.are_done(cluster, id, &open).await? => {
+                Ok(false)
+            }
+            _ => {
+                let settled = self.store.settled(cluster, id).await?;
+                Ok(recovery.plan.is_ready(&job.name, &settled))
+            }
+        }
+    }
+
+    /// Whether every job of a recovery is done.
+    pub(super) async fn all_done(&self, recovery: &Recovery) -> Result<bool, StoreError> {
+        let (cluster, id) = (&recovery.record.cluster, &recovery.record.id);
+        let names = recovery.plan.jobs().iter().map(|job| &job.name);
+        self.store.are_done(cluster, id, names).await
     }
 
     /// Settles what nobody runs as cancelled, and ends the recovery once nothing runs any more.
@@ -90,7 +117,11 @@ impl Engine {
     }
 
     /// Writes the recovery's end and frees the cluster. Any number of workers may try at once.
-    async fn finish(&self, recovery: &Recovery, outcome: Outcome) -> Result<(), StoreError> {
+    pub(super) async fn finish(
+        &self,
+        recovery: &Recovery,
+        outcome: Outcome,
+    ) -> Result<(), StoreError> {
         let (cluster, id) = (&recovery.record.cluster, &recovery.record.id);
         let now = Timestamp::now();
         let wrote = self

@@ -435,7 +435,7 @@ impl Engine {
         generation: u32,
     ) -> Result<(), StoreError> {
         let (cluster, id) = (&recovery.record.cluster, &recovery.record.id);
-        if job.always && !self.needs_succeeded(recovery, job).await? {
+        if job.always && !self.store.are_done(cluster, id, &job.needs).await? {
             // It ran although something failed: it counts for this generation only.
             self.store
                 .mark_failed(cluster, id, &job.name, generation)
@@ -554,27 +554,17 @@ impl Engine {
         if job.needs.is_empty() || record.is_some_and(|r| r.epoch > 0 && !job.always) {
             return Ok(Readiness::Ready);
         }
-        let settled = self
-            .store
-            .settled(&recovery.record.cluster, &recovery.record.id)
-            .await?;
+        let (cluster, id) = (&recovery.record.cluster, &recovery.record.id);
+        if !job.always && self.store.are_done(cluster, id, &job.needs).await? {
+            return Ok(Readiness::Ready);
+        }
+        // It was woken too early, or it wants to know what failed: all markers tell.
+        let settled = self.store.settled(cluster, id).await?;
         Ok(recovery
             .plan
             .readiness(&settled)
             .remove(&job.name)
             .unwrap_or(Readiness::Needs(job.needs.clone())))
-    }
-
-    async fn needs_succeeded(
-        &self,
-        recovery: &Recovery,
-        job: &PlannedJob,
-    ) -> Result<bool, StoreError> {
-        let settled = self
-            .store
-            .settled(&recovery.record.cluster, &recovery.record.id)
-            .await?;
-        Ok(job.needs.iter().all(|need| settled.done.contains(need)))
     }
 
     /// The watch on a recovery's flags; it learns what we read at `read`.
