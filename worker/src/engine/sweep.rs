@@ -7,15 +7,19 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::{StreamExt, TryStreamExt, stream};
 use jobs::ids::ClusterName;
 use jobs::keys;
-use jobs::plan::Readiness;
+use jobs::plan::{PlannedJob, Readiness};
 use jobs::queue::QueueError;
-use jobs::record::Status;
+use jobs::record::{Outcome, Status};
 use jobs::store::{Recovery, StoreError};
 use tokio::time::Instant;
 
 use super::service::Engine;
+
+/// Looks at most at this many jobs at a time.
+const PARALLEL: usize = 16;
 
 /// Why a sweep ended early.
 #[derive(Debug, thiserror::Error)]
@@ -76,43 +80,72 @@ impl Engine {
             return Ok(());
         }
         let settled = self.store.settled(cluster, &id).await?;
-        let readiness = recovery.plan.readiness(&settled);
-        for job in recovery.plan.jobs() {
-            if readiness.get(&job.name) != Some(&Readiness::Ready) {
-                continue;
-            }
-            let series = keys::job(cluster, &id, &job.name);
-            let stored = match self.store.read_job(&series).await {
-                Ok(stored) => stored,
-                Err(e) if e.is_transient() => return Err(e.into()),
-                // One damaged record must not keep the other jobs from being swept.
-                Err(e) => {
-                    tracing::error!(%cluster, recovery = %id, job = %job.name, error = %e, "the sweep passes over a job");
-                    continue;
-                }
-            };
-            let version = stored.as_ref().map_or(0, |s| s.version);
-            let patience = match stored.as_ref().map(|s| &s.record) {
-                // A settled job whose marker is missing is woken too: its turn writes the marker.
-                Some(record)
-                    if record.status.is_settled() && record.status == Status::Cancelled =>
-                {
-                    continue;
-                }
-                Some(record) => every + self.options.lease + Duration::from_millis(record.delay_ms),
-                None => every,
-            };
-            if self.unchanged_for(&series, version).await < patience
-                || self.posted_within(&series, patience).await
-            {
-                continue;
-            }
-            tracing::info!(%cluster, recovery = %id, job = %job.name, "the sweep posts a job again");
-            self.queue
-                .publish(&self.message_for(&recovery, job, "sweep"), Duration::ZERO)
-                .await?;
+        if settled.done.len() == recovery.plan.jobs().len() {
+            // Whoever finished the last job died before it could say so.
+            return Ok(self.finish(&recovery, Outcome::Succeeded).await?);
         }
-        Ok(())
+        let readiness = recovery.plan.readiness(&settled);
+        let ready = |job: &&PlannedJob| readiness.get(&job.name) == Some(&Readiness::Ready);
+        let looks: Vec<_> = recovery
+            .plan
+            .jobs()
+            .iter()
+            .filter(ready)
+            .map(|job| self.look_after(&recovery, job, every))
+            .collect();
+        stream::iter(looks)
+            .buffer_unordered(PARALLEL)
+            .try_collect()
+            .await
+    }
+
+    /// Posts a job that may run unless somebody is at it. One damaged record must not keep the other
+    /// jobs from being swept.
+    async fn look_after(
+        &self,
+        recovery: &Recovery,
+        job: &PlannedJob,
+        every: Duration,
+    ) -> Result<(), SweepError> {
+        let (cluster, id) = (&recovery.record.cluster, &recovery.record.id);
+        let series = keys::job(cluster, id, &job.name);
+        match self.is_forgotten(&series, every).await {
+            Ok(false) => Ok(()),
+            Ok(true) => {
+                tracing::info!(%cluster, recovery = %id, job = %job.name, "the sweep posts a job again");
+                let message = self.message_for(recovery, job, "sweep");
+                Ok(self.queue.publish(&message, Duration::ZERO).await?)
+            }
+            Err(e) if e.is_transient() => Err(e.into()),
+            Err(e) => {
+                tracing::error!(%cluster, recovery = %id, job = %job.name, error = %e, "the sweep passes over a job");
+                Ok(())
+            }
+        }
+    }
+
+    /// Whether the record of a job that may run has stood still for so long that its message must
+    /// be lost.
+    async fn is_forgotten(
+        &self,
+        series: &keys::Series,
+        every: Duration,
+    ) -> Result<bool, StoreError> {
+        // Most records move, or have not stood still for long. Those need not be read.
+        let version = self.store.last_version(series).await?.unwrap_or(0);
+        if self.unchanged_for(series, version).await < every {
+            return Ok(false);
+        }
+        let stored = self.store.read_job(series).await?;
+        let version = stored.as_ref().map_or(0, |s| s.version);
+        let patience = match stored.map(|s| s.record) {
+            // A settled job whose marker is missing is woken too: its turn writes the marker.
+            Some(record) if record.status == Status::Cancelled => return Ok(false),
+            Some(record) => every + self.options.lease + Duration::from_millis(record.delay_ms),
+            None => every,
+        };
+        Ok(self.unchanged_for(series, version).await >= patience
+            && !self.posted_within(series, patience).await)
     }
 
     /// Whether we posted this job lately; notes that we do now.
