@@ -5,28 +5,22 @@
 
 use std::time::{Duration, Instant};
 
-use comfy_table::Table;
 use e2e::recovery::{InProcessWorker, begin};
 use jobs::spec::ClusterSpec;
 use sandbox::clo::CloOptions;
 use sandbox::world::{Options, Sandbox};
 use worker::engine::Options as EngineOptions;
 
-use crate::Cli;
+use crate::figures::Figures;
 use crate::setup::Broker;
 
 pub(crate) async fn run(
-    cli: &Cli,
     nodes: u32,
     boot: Duration,
     limit: usize,
-    table: &mut Table,
+    figures: &mut Figures,
 ) -> anyhow::Result<()> {
-    let broker = if cli.rabbitmq {
-        Broker::rabbitmq()?
-    } else {
-        Broker::in_process()
-    };
+    let broker = Broker::start(false)?;
     let clo = CloOptions {
         boot_time: boot,
         latency: Duration::from_millis(20),
@@ -58,21 +52,13 @@ pub(crate) async fn run(
     broker.queue.close().await;
     sandbox.stop().await?;
     let bound = boot * u32::try_from((nodes as usize).div_ceil(limit))?;
-    table.add_row([
-        format!(
-            "makespan of {nodes} nodes: boot {:.0} s, 20 ms latency, {limit} built at a time, {}",
-            boot.as_secs_f64(),
-            broker.name()
-        ),
-        format!(
-            "{:.1} s = {:.3} × the {:.0} s that the limits allow",
-            took.as_secs_f64(),
-            took.as_secs_f64() / bound.as_secs_f64(),
-            bound.as_secs_f64()
-        ),
-        "≤ 1.03 ×".into(),
-        "the limit itself".to_owned(),
-    ]);
+    let what = format!(
+        "makespan of {nodes} nodes, {limit} built at a time, {:.0} s each, against the {:.0} s that this allows",
+        boot.as_secs_f64(),
+        bound.as_secs_f64()
+    );
+    figures.add(&what, "×", took.as_secs_f64() / bound.as_secs_f64());
+    figures.against(&what, "≤ 1.03 ×", "the limit itself");
     Ok(())
 }
 

@@ -3,30 +3,27 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
-use comfy_table::Table;
 use e2e::recovery::{Begun, SPEC, begin};
 use jobs::message::{Demo, Job};
 use jobs::plan::PlannedJob;
 use sandbox::world::{Options, Sandbox};
 
+use crate::figures::Figures;
 use crate::setup::{Broker, WorkerProcess};
-use crate::{Cli, median};
 
-pub(crate) async fn run(cli: &Cli, table: &mut Table) -> anyhow::Result<()> {
-    let broker = Broker::rabbitmq()?;
-    let mut figures = Vec::new();
-    for _ in 0..cli.rounds.max(3) {
-        figures.push(once(&broker).await?);
+const WHAT: &str = "kill -9 to the next step on another worker process (RabbitMQ; steps of 10 ms)";
+
+pub(crate) async fn run(rounds: u32, figures: &mut Figures) -> anyhow::Result<()> {
+    let broker = Broker::start(true)?;
+    for _ in 0..rounds {
+        figures.add(WHAT, "ms", once(&broker).await?);
     }
     broker.queue.close().await;
-    let worst = figures.iter().copied().fold(0.0, f64::max);
-    table.add_row([
-        "kill -9 to the next step on another worker (RabbitMQ + embedded S3; steps of 10 ms)"
-            .into(),
-        format!("{:.0} ms (worst {worst:.0})", median(figures)),
-        "< 1,000 ms".into(),
-        "Restate 626–676 ms, Celery 465–518 ms, DBOS never (another executor)".to_owned(),
-    ]);
+    figures.against(
+        WHAT,
+        "< 1,000 ms",
+        "Restate 626–676 ms, Celery 465–518 ms, DBOS never (another executor)",
+    );
     Ok(())
 }
 

@@ -5,6 +5,8 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 
 use anyhow::{Context, ensure};
+use e2e::lab::demo;
+use jobs::plan::PlannedJob;
 use jobs::queue::{InProcess, Queue, Rabbit, RabbitConfig};
 
 /// A queue and, where it is RabbitMQ, the node behind it.
@@ -17,7 +19,16 @@ pub(crate) struct Broker {
 const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../rabbitmq");
 
 impl Broker {
-    pub(crate) fn in_process() -> Self {
+    /// RabbitMQ, or the in-process queue.
+    pub(crate) fn start(rabbitmq: bool) -> anyhow::Result<Self> {
+        if rabbitmq {
+            Self::rabbitmq()
+        } else {
+            Ok(Self::in_process())
+        }
+    }
+
+    fn in_process() -> Self {
         Self {
             queue: Arc::new(InProcess::new()),
             url: None,
@@ -26,7 +37,7 @@ impl Broker {
     }
 
     /// A RabbitMQ node of our own; it ends with this process.
-    pub(crate) fn rabbitmq() -> anyhow::Result<Self> {
+    fn rabbitmq() -> anyhow::Result<Self> {
         let folder = tempfile::Builder::new()
             .prefix("rekindle-bench-")
             .tempdir()?;
@@ -71,6 +82,13 @@ impl Drop for Broker {
             let _ = Command::new(SCRIPT).arg("stop").arg(folder.path()).output();
         }
     }
+}
+
+/// So many jobs of steps that do nothing for a while, for as many nodes.
+pub(crate) fn demos(jobs: u32, steps: u32, step_ms: u64) -> anyhow::Result<Vec<PlannedJob>> {
+    (0..jobs)
+        .map(|n| demo(&format!("bench-{n}"), steps, step_ms, None, &[]))
+        .collect()
 }
 
 /// A worker process; it is killed when dropped.

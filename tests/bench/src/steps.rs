@@ -2,56 +2,56 @@
 
 use std::time::{Duration, Instant};
 
-use comfy_table::Table;
+use anyhow::Context;
 use e2e::recovery::{InProcessWorker, SPEC, begin};
-use jobs::ids::NodeName;
-use jobs::message::{Demo, Job};
-use jobs::plan::PlannedJob;
+use jobs::record::JobRecord;
 use sandbox::world::{Options, Sandbox};
 use worker::engine::Options as EngineOptions;
 use worker::world::World;
 
-use crate::setup::Broker;
-use crate::{Cli, median};
+use crate::figures::{Figures, percentile};
+use crate::setup::{Broker, demos};
 
-pub(crate) async fn run(cli: &Cli, steps: u32, table: &mut Table) -> anyhow::Result<()> {
-    let broker = if cli.rabbitmq {
-        Broker::rabbitmq()?
-    } else {
-        Broker::in_process()
-    };
-    for (jobs, aim, peers) in [
-        (
-            1,
-            "> 1,000",
-            "Restate 492–652, DBOS (Rust) 970–1,689, Celery 551",
-        ),
-        (
-            16,
-            "> 3,000",
-            "Restate 2,990, DBOS (Rust) 2,634, Celery 714",
-        ),
-    ] {
-        let mut figures = Vec::new();
-        let mut requests = 0.0;
-        for _ in 0..cli.rounds {
-            let (rate, per_step) = once(&broker, jobs, steps).await?;
-            figures.push(rate);
-            requests = per_step;
+pub(crate) async fn run(
+    broker: &Broker,
+    rounds: u32,
+    steps: u32,
+    figures: &mut Figures,
+) -> anyhow::Result<()> {
+    for _ in 0..rounds {
+        for (jobs, aim, peers) in [
+            (
+                1,
+                "> 1,000",
+                "Restate 492–652, DBOS for Rust 970–1,689, Celery 551",
+            ),
+            (
+                16,
+                "> 3,000",
+                "Restate 2,990, DBOS for Rust 2,634, Celery 714",
+            ),
+        ] {
+            let round = once(broker, jobs, steps).await?;
+            let at = format!("{jobs} job(s) of {steps} steps, {}", broker.name());
+            let rate = format!("durable steps a second: {at}");
+            figures.add(&rate, "", round.rate);
+            figures.against(&rate, aim, peers);
+            figures.add(&format!("from step to step, p50: {at}"), "ms", round.p50);
+            let tail = format!("from step to step, p99: {at}");
+            figures.add(&tail, "ms", round.p99);
+            figures.against(&tail, "≤ 20 ms", "");
         }
-        table.add_row([
-            format!("durable steps/s, {jobs} job(s) of {steps}, {} + embedded S3 ({requests:.2} PUTs a step)", broker.name()),
-            format!("{:.0}", median(figures)),
-            aim.into(),
-            peers.into(),
-        ]);
     }
-    broker.queue.close().await;
     Ok(())
 }
 
-/// Steps per second from the first claim to the last record, and PUTs per step.
-async fn once(broker: &Broker, jobs: u32, steps: u32) -> anyhow::Result<(f64, f64)> {
+struct Round {
+    rate: f64,
+    p50: f64,
+    p99: f64,
+}
+
+async fn once(broker: &Broker, jobs: u32, steps: u32) -> anyhow::Result<Round> {
     let sandbox = Sandbox::start(Options::default()).await?;
     let store = sandbox.store().await?;
     let options = EngineOptions {
@@ -59,35 +59,37 @@ async fn once(broker: &Broker, jobs: u32, steps: u32) -> anyhow::Result<(f64, f6
         turn: Duration::from_secs(60),
         ..EngineOptions::default()
     };
-    let plan = (0..jobs)
-        .map(|n| demo(n, steps))
-        .collect::<anyhow::Result<Vec<_>>>()?;
     let worker = InProcessWorker::start(&store, broker.queue.clone(), World::default(), options);
-    let before = sandbox.s3.stats().put;
     let began = Instant::now();
+    let plan = demos(jobs, steps, 0)?;
     let begun = begin(&store, broker.queue.as_ref(), SPEC, Some(plan)).await?;
     begun.ended(Duration::from_secs(300)).await?;
     let took = began.elapsed();
-    let puts = sandbox.s3.stats().put - before;
+    let mut pauses = Vec::new();
+    for (name, record) in begun.records().await? {
+        pauses.extend(between_steps(
+            &record.with_context(|| format!("{name} ran"))?,
+        ));
+    }
     worker.stop_keeping_queue();
     sandbox.stop().await?;
-    let total = f64::from(jobs * steps);
-    Ok((total / took.as_secs_f64(), puts as f64 / total))
+    Ok(Round {
+        rate: f64::from(jobs * steps) / took.as_secs_f64(),
+        p50: percentile(&pauses, 0.50).context("it has steps")?,
+        p99: percentile(&pauses, 0.99).context("it has steps")?,
+    })
 }
 
-fn demo(n: u32, steps: u32) -> anyhow::Result<PlannedJob> {
-    let node = NodeName::new(format!("bench-{n}"))?;
-    let payload = Job::Demo(Demo {
-        steps,
-        step_ms: 0,
-        abort_at: None,
-        fail_at: None,
-        node: Some(node),
-    });
-    Ok(PlannedJob {
-        name: payload.name(),
-        payload,
-        needs: vec![],
-        always: false,
-    })
+/// Milliseconds from the end of each step to the end of the next one. The steps do nothing, so this
+/// is what a checkpoint takes, from its request to the moment when the next one can be asked for.
+fn between_steps(record: &JobRecord) -> Vec<f64> {
+    let mut ends: Vec<_> = record
+        .steps
+        .values()
+        .map(|step| (step.n, step.at))
+        .collect();
+    ends.sort_unstable_by_key(|(n, _)| *n);
+    ends.windows(2)
+        .map(|two| two[1].1.duration_since(two[0].1).as_secs_f64() * 1000.0)
+        .collect()
 }

@@ -1,5 +1,6 @@
 //! Support for the end-to-end tests: a recovery in a sandbox, and what must hold afterwards.
 
+pub mod cost;
 pub mod disks;
 pub mod history;
 pub mod lab;
