@@ -34,6 +34,21 @@ pub struct Broker {
 impl Broker {
     /// Starts one on a free port.
     pub async fn start() -> anyhow::Result<Self> {
+        Self::with("").await
+    }
+
+    /// Starts one that gives a consumer only so long to settle a delivery. It looks every second
+    /// instead of every minute.
+    pub async fn impatient(consumer_timeout: Duration) -> anyhow::Result<Self> {
+        let ms = consumer_timeout.as_millis();
+        Self::with(&format!(
+            "[{{rabbit, [{{consumer_timeout, {ms}}}, {{channel_tick_interval, 1000}}]}}]."
+        ))
+        .await
+    }
+
+    /// Starts one with these Erlang terms as its `advanced.config`.
+    async fn with(terms: &str) -> anyhow::Result<Self> {
         static COUNTER: AtomicU32 = AtomicU32::new(0);
         let number = COUNTER.fetch_add(1, Ordering::Relaxed);
         // tests/run sweeps up directories of this name.
@@ -42,6 +57,10 @@ impl Broker {
             dir: std::env::temp_dir().join(dir),
             url: String::new(),
         };
+        if !terms.is_empty() {
+            std::fs::create_dir_all(&broker.dir)?;
+            std::fs::write(broker.dir.join("advanced.config"), terms)?;
+        }
         let said = broker.script("start").await?;
         let url = said.lines().find_map(|line| line.strip_prefix("AMQP_URL="));
         broker.url = url.context("the script prints no URL")?.to_owned();

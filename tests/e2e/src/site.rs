@@ -44,9 +44,21 @@ impl Site {
 
     /// Any other.
     pub async fn with(options: Options) -> anyhow::Result<Self> {
+        Self::of(options, Broker::start()).await
+    }
+
+    /// One with a broker that takes a delivery back after a while.
+    pub async fn impatient(consumer_timeout: Duration) -> anyhow::Result<Self> {
+        Self::of(Options::default(), Broker::impatient(consumer_timeout)).await
+    }
+
+    async fn of(
+        options: Options,
+        broker: impl Future<Output = anyhow::Result<Broker>>,
+    ) -> anyhow::Result<Self> {
         worker::telemetry::init("e2e");
         worker::install_crypto();
-        let (sandbox, broker) = tokio::try_join!(Sandbox::start(options), Broker::start())?;
+        let (sandbox, broker) = tokio::try_join!(Sandbox::start(options), broker)?;
         Ok(Self { sandbox, broker })
     }
 

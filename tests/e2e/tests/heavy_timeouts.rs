@@ -21,7 +21,7 @@ async fn heavy_step_longer_than_the_brokers_patience_runs_once() -> anyhow::Resu
     workers.spawn()?;
     workers.spawn()?;
     let began = Instant::now();
-    let begun = site.begin(Some(vec![demo("a", 2, 17_000, None)])).await?;
+    let begun = site.begin(Some(vec![demo("a", 2, 12_000, None)])).await?;
     let record = begun.reaches("demo/a", &[Status::Succeeded], LONG).await?;
     eprintln!("{:?}", began.elapsed());
     // Two steps and the proof: a turn ends after each of the long ones.
