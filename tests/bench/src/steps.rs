@@ -82,6 +82,7 @@ fn demo(n: u32, steps: u32) -> anyhow::Result<PlannedJob> {
         step_ms: 0,
         abort_at: None,
         fail_at: None,
+        child: false,
         node: Some(node),
     });
     Ok(PlannedJob {

@@ -204,6 +204,22 @@ impl Workers {
         worker.ended(within).await
     }
 
+    /// Freezes one, as a virtual machine that is moved, or a process in a debugger.
+    pub fn freeze(&self, pid: u32) -> anyhow::Result<()> {
+        self.signal(pid, Signal::SIGSTOP)
+    }
+
+    /// Lets a frozen one go on.
+    pub fn thaw(&self, pid: u32) -> anyhow::Result<()> {
+        self.signal(pid, Signal::SIGCONT)
+    }
+
+    fn signal(&self, pid: u32, signal: Signal) -> anyhow::Result<()> {
+        let worker = self.running.iter().find(|worker| worker.pid == pid);
+        let worker = worker.with_context(|| format!("no worker of ours has pid {pid}"))?;
+        worker.signal(signal)
+    }
+
     /// Waits until one ends by itself; its exit status and its log.
     pub async fn ended(
         &mut self,
@@ -335,6 +351,36 @@ fn tail(log: &Path) -> String {
     let text = String::from_utf8_lossy(&text);
     let lines: Vec<&str> = text.lines().collect();
     lines[lines.len().saturating_sub(TAIL)..].join("\n")
+}
+
+/// The processes below a process that are not dead, nearest first (proc_pid_stat(5), fields 3 and 4).
+pub fn descendants(pid: u32) -> Vec<u32> {
+    let all = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    let parents: Vec<(u32, u32)> = all
+        .filter_map(|entry| {
+            let stat = std::fs::read_to_string(entry.path().join("stat")).ok()?;
+            let mut fields = stat.rsplit_once(')')?.1.split_whitespace();
+            let dead = matches!(fields.next()?, "Z" | "X");
+            let parent = fields.next()?.parse().ok()?;
+            let child = entry.file_name().to_str()?.parse().ok()?;
+            (!dead).then_some((child, parent))
+        })
+        .collect();
+    let mut found = vec![pid];
+    let mut next = 0;
+    while let Some(parent) = found.get(next).copied() {
+        let children = parents.iter().filter(|(_, of)| *of == parent);
+        found.extend(children.map(|(child, _)| *child));
+        next += 1;
+    }
+    found.split_off(1)
+}
+
+/// Whether a process runs (a zombie does not).
+pub fn is_running(pid: u32) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let state = stat.rsplit_once(')').map(|(_, rest)| rest.trim_start());
+    state.is_some_and(|rest| !rest.starts_with(['Z', 'X']))
 }
 
 /// Waits until a look gives something. The deadline only ends runs that are broken.

@@ -93,6 +93,7 @@ pub fn demo(node: &str, steps: u32, step_ms: u64, abort_at: Option<u32>) -> Plan
         step_ms,
         abort_at,
         fail_at: None,
+        child: false,
         node: Some(node),
     });
     PlannedJob {
@@ -101,4 +102,16 @@ pub fn demo(node: &str, steps: u32, step_ms: u64, abort_at: Option<u32>) -> Plan
         needs: Vec::new(),
         always: false,
     }
+}
+
+/// The same with steps that spend their time in a program.
+///
+/// # Panics
+/// When the name is none.
+pub fn demo_with_programs(node: &str, steps: u32, step_ms: u64) -> PlannedJob {
+    let mut job = demo(node, steps, step_ms, None);
+    if let Job::Demo(demo) = &mut job.payload {
+        demo.child = true;
+    }
+    job
 }

@@ -94,11 +94,16 @@ impl Recorder {
         (recorder, tokio::spawn(task.run()))
     }
 
+    /// For how long from now the lease holds if it is not renewed.
+    pub(crate) fn left(&self) -> Duration {
+        let until = *self.until.lock().unwrap_or_else(PoisonError::into_inner);
+        until.saturating_duration_since(Instant::now())
+    }
+
     /// Whether the lease has run out by our own clock, and with it the turn. A process that was
     /// frozen finds out by this before it does anything else.
     pub(crate) fn has_run_out(&self) -> bool {
-        let until = *self.until.lock().unwrap_or_else(PoisonError::into_inner);
-        let out = Instant::now() >= until;
+        let out = self.left().is_zero();
         if out {
             self.lost.cancel();
         }
