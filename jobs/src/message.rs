@@ -74,6 +74,9 @@ pub struct Demo {
     /// The step (from 0) that fails for good.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fail_at: Option<u32>,
+    /// Each step spends its time in a program of its own, to watch what becomes of one.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub child: bool,
     /// Tells several demo jobs of one plan apart.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub node: Option<NodeName>,

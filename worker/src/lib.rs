@@ -1,6 +1,7 @@
 //! The worker: the engine that runs jobs, the jobs, and the clients they work with.
 
 pub mod args;
+pub mod child;
 pub mod cloud;
 pub mod cluster;
 pub mod config;

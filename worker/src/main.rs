@@ -6,6 +6,9 @@ use clap::Parser;
 use worker::args::WorkerArgs;
 
 fn main() -> ExitCode {
+    if let Some(ended) = worker::child::supervise_if_asked() {
+        return ended;
+    }
     worker::telemetry::init("rekindle_worker");
     worker::install_crypto();
     let args = WorkerArgs::parse();

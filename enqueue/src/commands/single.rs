@@ -57,6 +57,7 @@ pub(crate) async fn demo(args: &DemoJob, out: &mut Out) -> Result<ExitCode, CliE
             step_ms: args.step_ms,
             abort_at: args.abort_at,
             fail_at: args.fail_at,
+            child: false,
             node,
         })
     };

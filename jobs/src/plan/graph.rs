@@ -158,6 +158,7 @@ mod tests {
                 step_ms: 0,
                 abort_at: None,
                 fail_at: None,
+                child: false,
                 node: None,
             }),
             needs: needs

@@ -278,6 +278,7 @@ fn expand_entry(
             step_ms: 200,
             abort_at: None,
             fail_at: None,
+            child: false,
             node: None,
         }))],
         other => unreachable!("the check knows every kind, also `{other}`"),

@@ -372,6 +372,7 @@ mod tests {
             step_ms: 0,
             abort_at: None,
             fail_at: None,
+            child: false,
             node: None,
         });
         JobRecord::new(payload.name(), payload)

@@ -41,6 +41,7 @@ async fn once(broker: &Broker) -> anyhow::Result<f64> {
         step_ms: 10,
         abort_at: None,
         fail_at: None,
+        child: false,
         node: None,
     });
     let job = PlannedJob {

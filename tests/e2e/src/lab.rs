@@ -409,6 +409,7 @@ pub fn demo(
         step_ms,
         abort_at: None,
         fail_at,
+        child: false,
         node: Some(name.parse()?),
     });
     let needs = needs

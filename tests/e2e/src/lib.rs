@@ -7,3 +7,5 @@ pub mod lab;
 pub mod processes;
 pub mod recovery;
 pub mod site;
+pub mod tap;
+pub mod writers;

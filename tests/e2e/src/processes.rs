@@ -34,6 +34,21 @@ pub struct Broker {
 impl Broker {
     /// Starts one on a free port.
     pub async fn start() -> anyhow::Result<Self> {
+        Self::with("").await
+    }
+
+    /// Starts one that gives a consumer only so long to settle a delivery. It looks every second
+    /// instead of every minute.
+    pub async fn impatient(consumer_timeout: Duration) -> anyhow::Result<Self> {
+        let ms = consumer_timeout.as_millis();
+        Self::with(&format!(
+            "[{{rabbit, [{{consumer_timeout, {ms}}}, {{channel_tick_interval, 1000}}]}}]."
+        ))
+        .await
+    }
+
+    /// Starts one with these Erlang terms as its `advanced.config`.
+    async fn with(terms: &str) -> anyhow::Result<Self> {
         static COUNTER: AtomicU32 = AtomicU32::new(0);
         let number = COUNTER.fetch_add(1, Ordering::Relaxed);
         // tests/run sweeps up directories of this name.
@@ -42,6 +57,10 @@ impl Broker {
             dir: std::env::temp_dir().join(dir),
             url: String::new(),
         };
+        if !terms.is_empty() {
+            std::fs::create_dir_all(&broker.dir)?;
+            std::fs::write(broker.dir.join("advanced.config"), terms)?;
+        }
         let said = broker.script("start").await?;
         let url = said.lines().find_map(|line| line.strip_prefix("AMQP_URL="));
         broker.url = url.context("the script prints no URL")?.to_owned();
@@ -185,6 +204,22 @@ impl Workers {
         worker.ended(within).await
     }
 
+    /// Freezes one, as a virtual machine that is moved, or a process in a debugger.
+    pub fn freeze(&self, pid: u32) -> anyhow::Result<()> {
+        self.signal(pid, Signal::SIGSTOP)
+    }
+
+    /// Lets a frozen one go on.
+    pub fn thaw(&self, pid: u32) -> anyhow::Result<()> {
+        self.signal(pid, Signal::SIGCONT)
+    }
+
+    fn signal(&self, pid: u32, signal: Signal) -> anyhow::Result<()> {
+        let worker = self.running.iter().find(|worker| worker.pid == pid);
+        let worker = worker.with_context(|| format!("no worker of ours has pid {pid}"))?;
+        worker.signal(signal)
+    }
+
     /// Waits until one ends by itself; its exit status and its log.
     pub async fn ended(
         &mut self,
@@ -316,6 +351,36 @@ fn tail(log: &Path) -> String {
     let text = String::from_utf8_lossy(&text);
     let lines: Vec<&str> = text.lines().collect();
     lines[lines.len().saturating_sub(TAIL)..].join("\n")
+}
+
+/// The processes below a process that are not dead, nearest first (proc_pid_stat(5), fields 3 and 4).
+pub fn descendants(pid: u32) -> Vec<u32> {
+    let all = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    let parents: Vec<(u32, u32)> = all
+        .filter_map(|entry| {
+            let stat = std::fs::read_to_string(entry.path().join("stat")).ok()?;
+            let mut fields = stat.rsplit_once(')')?.1.split_whitespace();
+            let dead = matches!(fields.next()?, "Z" | "X");
+            let parent = fields.next()?.parse().ok()?;
+            let child = entry.file_name().to_str()?.parse().ok()?;
+            (!dead).then_some((child, parent))
+        })
+        .collect();
+    let mut found = vec![pid];
+    let mut next = 0;
+    while let Some(parent) = found.get(next).copied() {
+        let children = parents.iter().filter(|(_, of)| *of == parent);
+        found.extend(children.map(|(child, _)| *child));
+        next += 1;
+    }
+    found.split_off(1)
+}
+
+/// Whether a process runs (a zombie does not).
+pub fn is_running(pid: u32) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let state = stat.rsplit_once(')').map(|(_, rest)| rest.trim_start());
+    state.is_some_and(|rest| !rest.starts_with(['Z', 'X']))
 }
 
 /// Waits until a look gives something. The deadline only ends runs that are broken.

@@ -44,9 +44,21 @@ impl Site {
 
     /// Any other.
     pub async fn with(options: Options) -> anyhow::Result<Self> {
+        Self::of(options, Broker::start()).await
+    }
+
+    /// One with a broker that takes a delivery back after a while.
+    pub async fn impatient(consumer_timeout: Duration) -> anyhow::Result<Self> {
+        Self::of(Options::default(), Broker::impatient(consumer_timeout)).await
+    }
+
+    async fn of(
+        options: Options,
+        broker: impl Future<Output = anyhow::Result<Broker>>,
+    ) -> anyhow::Result<Self> {
         worker::telemetry::init("e2e");
         worker::install_crypto();
-        let (sandbox, broker) = tokio::try_join!(Sandbox::start(options), Broker::start())?;
+        let (sandbox, broker) = tokio::try_join!(Sandbox::start(options), broker)?;
         Ok(Self { sandbox, broker })
     }
 
@@ -81,6 +93,7 @@ pub fn demo(node: &str, steps: u32, step_ms: u64, abort_at: Option<u32>) -> Plan
         step_ms,
         abort_at,
         fail_at: None,
+        child: false,
         node: Some(node),
     });
     PlannedJob {
@@ -89,4 +102,16 @@ pub fn demo(node: &str, steps: u32, step_ms: u64, abort_at: Option<u32>) -> Plan
         needs: Vec::new(),
         always: false,
     }
+}
+
+/// The same with steps that spend their time in a program.
+///
+/// # Panics
+/// When the name is none.
+pub fn demo_with_programs(node: &str, steps: u32, step_ms: u64) -> PlannedJob {
+    let mut job = demo(node, steps, step_ms, None);
+    if let Job::Demo(demo) = &mut job.payload {
+        demo.child = true;
+    }
+    job
 }

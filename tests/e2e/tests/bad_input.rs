@@ -179,6 +179,7 @@ async fn a_message_for_a_recovery_that_has_ended_does_nothing() -> anyhow::Resul
         step_ms: 0,
         abort_at: None,
         fail_at: None,
+        child: false,
         node: Some("a".parse()?),
     });
     let late = JobMessage::new(&begun.cluster, &begun.id, payload.name(), payload, "9");

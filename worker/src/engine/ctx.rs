@@ -142,6 +142,12 @@ impl Ctx {
         &self.inner.world
     }
 
+    /// For how long from now the lease holds without a further sign of life. Whatever acts for this
+    /// job elsewhere, such as a program, must not go on beyond it.
+    pub fn lease_left(&self) -> Duration {
+        self.inner.recorder.left()
+    }
+
     /// How long to look before something is created. An earlier turn may have sent the create and
     /// ended before its result was on record; then a list that lags behind is not "nothing there".
     pub fn settle(&self) -> Settle {

@@ -120,6 +120,7 @@ mod tests {
             step_ms: 0,
             abort_at: None,
             fail_at: None,
+            child: false,
             node: None,
         });
         let mut record = JobRecord::new(payload.name(), payload);

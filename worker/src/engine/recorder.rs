@@ -4,7 +4,7 @@
 //! heartbeat renews the lease by the same means: one more version. Whoever loses the race for a
 //! version, or cannot renew within the lease, has lost the job and stops at once.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use jobs::ids::StepKey;
@@ -40,6 +40,7 @@ enum Request {
 pub(crate) struct Recorder {
     requests: mpsc::Sender<Request>,
     lost: CancellationToken,
+    until: Arc<Mutex<Instant>>,
 }
 
 /// The record as the recorder last wrote it, given back at the end of the turn.
@@ -73,6 +74,8 @@ impl Recorder {
             version,
             record,
         };
+        let renewed = Instant::now();
+        let until = Arc::new(Mutex::new(renewed + lease));
         let task = Loop {
             held,
             base: version,
@@ -80,9 +83,31 @@ impl Recorder {
             inbox,
             lost: lost.clone(),
             lease,
-            renewed: Instant::now(),
+            renewed,
+            until: Arc::clone(&until),
         };
-        (Self { requests, lost }, tokio::spawn(task.run()))
+        let recorder = Self {
+            requests,
+            lost,
+            until,
+        };
+        (recorder, tokio::spawn(task.run()))
+    }
+
+    /// For how long from now the lease holds if it is not renewed.
+    pub(crate) fn left(&self) -> Duration {
+        let until = *self.until.lock().unwrap_or_else(PoisonError::into_inner);
+        until.saturating_duration_since(Instant::now())
+    }
+
+    /// Whether the lease has run out by our own clock, and with it the turn. A process that was
+    /// frozen finds out by this before it does anything else.
+    pub(crate) fn has_run_out(&self) -> bool {
+        let out = self.left().is_zero();
+        if out {
+            self.lost.cancel();
+        }
+        out
     }
 
     /// Fires when the lease is lost.
@@ -161,6 +186,8 @@ struct Loop {
     lost: CancellationToken,
     lease: Duration,
     renewed: Instant,
+    /// When the lease runs out, for those who ask.
+    until: Arc<Mutex<Instant>>,
 }
 
 impl Loop {
@@ -183,6 +210,9 @@ impl Loop {
     }
 
     async fn write(&mut self, batch: Vec<Request>) -> Result<(), String> {
+        if Instant::now() >= self.renewed + self.lease {
+            return Err("it was not renewed in time".into());
+        }
         let mut changes = Vec::with_capacity(batch.len());
         let mut waiters = Vec::with_capacity(batch.len());
         for request in batch {
@@ -240,6 +270,7 @@ impl Loop {
             Ok(Ok(Appended::Won)) => {
                 self.held.version = next;
                 self.renewed = sent;
+                *self.until.lock().unwrap_or_else(PoisonError::into_inner) = sent + self.lease;
                 self.since_full = if full { 0 } else { self.since_full + 1 };
                 self.base = if full { next } else { self.base };
                 for waiter in waiters {
