@@ -109,6 +109,12 @@ pub fn report(cluster: &ClusterName, id: &RecoveryId) -> String {
     format!("clusters/{cluster}/recoveries/{id}/report.json")
 }
 
+/// `names/<project>/<name>`: the cluster that a server's or volume's name of a cloud project belongs
+/// to. Written once.
+pub fn name(project: &str, name: &str) -> String {
+    format!("names/{project}/{name}")
+}
+
 /// `inputs/<sha256>`
 pub fn input(digest: &str) -> String {
     format!("inputs/{digest}")

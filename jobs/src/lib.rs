@@ -4,6 +4,7 @@
 //! through the queue), [`spec`] and [`plan`] (what people write), [`record`] (what is stored and
 //! how it may change), [`keys`] (where). The other half are the two ports, [`queue`] and [`store`].
 
+mod cut;
 pub mod ids;
 pub mod keys;
 pub mod message;

@@ -7,6 +7,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::cut::cut;
 use crate::ids::{ClusterName, JobName, NodeName, RecoveryId};
 
 /// The message schema this build writes. Newer ones are kept, not guessed at.
@@ -154,6 +155,18 @@ pub enum DecodeError {
     },
 }
 
+/// Errors quote the message and do not repeat it; in bytes.
+const LONGEST_REASON: usize = 500;
+
+impl DecodeError {
+    fn field(field: String, reason: String) -> Self {
+        Self::Field {
+            field: cut(field, LONGEST_REASON),
+            reason: cut(reason, LONGEST_REASON),
+        }
+    }
+}
+
 impl JobMessage {
     /// The message that wakes a worker for turn `turn` of a job.
     pub fn new(
@@ -186,14 +199,11 @@ impl JobMessage {
         let Some(object) = value.as_object() else {
             return Err(DecodeError::NotJson(format!("it is {}", kind_of(&value))));
         };
-        let field = |name: &str, reason: String| DecodeError::Field {
-            field: name.to_owned(),
-            reason,
-        };
+        let field = |name: &str, reason: String| DecodeError::field(name.to_owned(), reason);
         match object.get("schema") {
             None => return Err(field("schema", "it is missing".into())),
             Some(schema) => match schema.as_u64() {
-                None => return Err(field("schema", "it is not a number".into())),
+                None => return Err(field("schema", "it is not a whole number".into())),
                 Some(0) => return Err(field("schema", "schemas count from 1".into())),
                 Some(found) if found > u64::from(SCHEMA) => {
                     return Err(DecodeError::NewerSchema { found });
@@ -217,12 +227,9 @@ impl JobMessage {
             match path.as_str() {
                 "." => wrong_in_payload(&value).unwrap_or_else(|| {
                     let field = named_field(&reason).unwrap_or_else(|| "payload".into());
-                    DecodeError::Field { field, reason }
+                    DecodeError::field(field, reason)
                 }),
-                _ => DecodeError::Field {
-                    field: path,
-                    reason,
-                },
+                _ => DecodeError::field(path, reason),
             }
         })?;
         if message.job != message.payload.name() {
@@ -231,10 +238,7 @@ impl JobMessage {
                 message.job,
                 message.payload.name()
             );
-            return Err(DecodeError::Field {
-                field: "job".into(),
-                reason,
-            });
+            return Err(field("job", reason));
         }
         Ok(message)
     }
@@ -257,7 +261,7 @@ fn wrong_in_payload(value: &Value) -> Option<DecodeError> {
     } else {
         path
     };
-    Some(DecodeError::Field { field, reason })
+    Some(DecodeError::field(field, reason))
 }
 
 /// serde names the field of "missing field `x`" only in its text.

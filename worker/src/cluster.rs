@@ -9,7 +9,7 @@ use std::fmt::Debug;
 use jobs::ids::{ClusterName, NodeName};
 use jobs::keys;
 use jobs::record::{LoadBalancerRecord, NodeRecord, VolumeRecord};
-use jobs::store::{Store, StoreError};
+use jobs::store::{Created, Store, StoreError};
 
 use crate::engine::{Ctx, JobError};
 
@@ -91,6 +91,21 @@ impl<'a> Cluster<'a> {
             .read(&keys::load_balancer(self.name))
             .await?
             .map(|stored| stored.body))
+    }
+
+    /// Takes a name of the cloud project for this cluster, for good. The cloud tells things apart by
+    /// their names only, and names of two clusters can meet: node `a-web-1` of cluster `test` is
+    /// called like node `web-1` of cluster `test-a`. Whoever comes first keeps the name.
+    pub async fn claim(&self, project: &str, name: &str) -> Result<(), JobError> {
+        let key = keys::name(project, name);
+        let ours = self.name.as_str().as_bytes().to_vec();
+        match self.store.create(&key, ours.into()).await? {
+            Created::New => Ok(()),
+            Created::Exists(other) => Err(JobError::needs_approval(format!(
+                "the name `{name}` belongs to cluster `{}` of the same project: rename the group or the disk (if that cluster is no more, delete `{key}` in the bucket)",
+                String::from_utf8_lossy(&other)
+            ))),
+        }
     }
 
     /// Writes a node's record unless it says so already.

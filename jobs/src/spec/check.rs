@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use super::{ClusterSpec, DataDisk, Group, Instance, Role, Storage};
+use crate::cut::cut;
 use crate::ids::NodeName;
 
 /// One thing wrong with a document, and where.
@@ -16,11 +17,11 @@ pub struct Problem {
 }
 
 impl Problem {
-    /// A problem at a path.
+    /// A problem at a path. Long texts are cut.
     pub fn new(path: impl Into<String>, reason: impl Into<String>) -> Self {
         Self {
-            path: path.into(),
-            reason: reason.into(),
+            path: cut(path.into(), LONGEST_PATH),
+            reason: cut(reason.into(), LONGEST_REASON),
         }
     }
 }
@@ -33,6 +34,9 @@ impl fmt::Display for Problem {
 
 impl std::error::Error for Problem {}
 
+/// Problems quote the document and do not repeat it; in bytes.
+const LONGEST_PATH: usize = 300;
+const LONGEST_REASON: usize = 1000;
 /// More GB than any server has; below it, nobody means MB.
 const MOST_RAM_GB: u32 = 512;
 /// The provider's smallest network volume, in GB.

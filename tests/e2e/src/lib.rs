@@ -9,3 +9,4 @@ pub mod recovery;
 pub mod site;
 pub mod tap;
 pub mod writers;
+pub mod volumes;

@@ -132,6 +132,15 @@ pub(crate) async fn carry_out<H: Host + ?Sized>(
             content.describe()
         )));
     }
+    if volume.formatted {
+        // The step is repeated by hand (`rekindle retry --from`), long after it was done: by now
+        // the volume has been mounted, and a file system that is not clean holds data.
+        return Err(JobError::needs_approval(format!(
+            "volume {} was formatted before and holds data; it shows {}: it is left as it is",
+            volume.id,
+            content.describe()
+        )));
+    }
     // Blank, or what a `mkfs` of ours left that was cut off: this volume has never been mounted.
     let mkfs = Command::new(&["mkfs.ext4", "-q", "-U", uuid, "-L", label, device])
         .timeout(Duration::from_secs(300));

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use jobs::message::OnNode;
 use jobs::record::{Address, NodeRecord};
-use jobs::spec::Storage;
+use jobs::spec::{Node, Storage};
 use serde_json::json;
 
 use crate::cloud::clo::{Clo, ServerStatus};
@@ -22,6 +22,7 @@ use crate::engine::{Ctx, JobError, Patience, Poll, Proof, Proven};
 
 /// The step names.
 pub const STEPS: &[&str] = &[
+    "names",
     "image",
     "keypair",
     "volume-intent",
@@ -56,6 +57,7 @@ pub async fn run(ctx: &Ctx, job: &OnNode) -> Result<Proven, JobError> {
         .node(&job.node)
         .ok_or_else(|| JobError::fatal(format!("the spec has no node `{}`", job.node)))?;
 
+    ctx.step("names", || claim_names(ctx, clo, &node)).await?;
     let image: String = ctx.step("image", || server::find_image(ctx, clo)).await?;
     let keypair = server::keypair(ctx, clo).await?;
 
@@ -97,6 +99,16 @@ pub async fn run(ctx: &Ctx, job: &OnNode) -> Result<Proven, JobError> {
     .await?;
     ctx.prove("server", || prove(clo, &record, attached.values()))
         .await
+}
+
+/// Before anything is looked up by a name, the name must be ours.
+async fn claim_names(ctx: &Ctx, clo: &Clo, node: &Node) -> Result<(), JobError> {
+    let cluster = Cluster::of(ctx);
+    let volumes = node.data_disks.iter().map(|disk| node.volume_name(disk));
+    for name in std::iter::once(node.name.to_string()).chain(volumes) {
+        cluster.claim(clo.project(), &name).await?;
+    }
+    Ok(())
 }
 
 /// The server's private address, and its public one if it has one.

@@ -111,6 +111,10 @@ async fn decide(ctx: &Ctx, clo: &Clo, node: &Node, disk: &DataDisk) -> Result<In
             .filter(|v| v.status != VolumeStatus::Deleting);
         return match (named.next(), named.next()) {
             (None, _) => Ok(Intent::Create),
+            (Some(one), None) if one.bootable => Err(JobError::needs_approval(format!(
+                "volume {} is called `{name}`, and a system starts from it: it is no data volume of ours; rename it",
+                one.id
+            ))),
             (Some(one), None) => Ok(Intent::Adopt { id: one.id }),
             (Some(a), Some(b)) => Err(JobError::needs_approval(format!(
                 "the cloud has several volumes called `{name}` ({}, {}, …) and none is on record: rename those that are not it",
