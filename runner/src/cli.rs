@@ -1,0 +1,229 @@
+//! The command line as clap sees it. What the commands do stands in `commands`.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::digest::Digest;
+use crate::image::Source;
+
+/// Runs programs from images on a host that has nothing but a Linux kernel
+#[derive(Debug, Parser)]
+#[command(name = "rekindle-runner", version, after_help = crate::exit::HELP)]
+pub(crate) struct Cli {
+    /// How results are printed; progress and errors go to stderr
+    #[arg(
+        long,
+        global = true,
+        value_enum,
+        default_value_t,
+        value_name = "FORMAT",
+        display_order = 900
+    )]
+    pub(crate) output: Format,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// How results are printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub(crate) enum Format {
+    /// For people
+    #[default]
+    Text,
+    /// One JSON document
+    Json,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Fetch, make, check and remove images
+    #[command(subcommand)]
+    Image(ImageCommand),
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ImageCommand {
+    /// Bring an image into the store of this host, or find it there
+    #[command(long_about = "\
+Bring an image into the store of this host, or find it there.
+
+The image is unpacked while it downloads, and becomes visible only when its digest is right. A download \
+that breaks continues where it stopped, also in another run of this command. Several runs may ask for one \
+image at once: one downloads, the others wait for it.")]
+    Pull(Pull),
+    /// Make an image from a directory or a tar archive, and print its digest
+    #[command(long_about = "\
+Make an image from a directory or a tar archive (plain or zstd), and print its digest.
+
+The same input gives the same bytes: entries are sorted, owners are numbers, times are whole seconds. \
+Devices, setuid bits and extended attributes do not go in. With SOURCE_DATE_EPOCH set, no file is newer \
+than that, except for Python sources, because their .pyc files hold their times.")]
+    Build(Build),
+    /// Check the digest and every entry of an image file, without writing anything
+    Verify(Verify),
+    /// Unpack an image file into a new directory, all of it or nothing
+    Unpack(Unpack),
+    /// List the images of this host
+    List(List),
+    /// Remove images that were not used for some time; never one that is in use
+    Gc(Gc),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct StoreArgs {
+    /// Where the images of this host are kept
+    #[arg(
+        long,
+        value_name = "DIR",
+        env = "REKINDLE_RUNNER_STORE",
+        default_value = "/var/lib/rekindle/runner"
+    )]
+    pub(crate) store: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct LimitArgs {
+    /// The most bytes that the files of an image may have together
+    #[arg(long, value_name = "BYTES", default_value_t = crate::unpack::Limits::default().bytes)]
+    max_bytes: u64,
+    /// The most entries that an image may have
+    #[arg(long, value_name = "NUMBER", default_value_t = crate::unpack::Limits::default().entries)]
+    max_entries: u64,
+}
+
+impl LimitArgs {
+    pub(crate) fn limits(&self) -> crate::unpack::Limits {
+        crate::unpack::Limits {
+            bytes: self.max_bytes,
+            entries: self.max_entries,
+        }
+    }
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Pull {
+    /// Where the image is: https://… (presigned is fine), http:// on this machine, or file:/path.
+    /// Others can read arguments; use the environment or --url-file for a presigned URL
+    #[arg(
+        long,
+        value_name = "URL",
+        env = "REKINDLE_IMAGE_URL",
+        hide_env_values = true,
+        required_unless_present = "url_file"
+    )]
+    pub(crate) url: Option<Source>,
+    /// A file that holds the URL; `-` is stdin
+    #[arg(long, value_name = "FILE", conflicts_with = "url")]
+    pub(crate) url_file: Option<PathBuf>,
+    /// What the image must be: `sha256:` and 64 digits, as `image build` prints it
+    #[arg(long, value_name = "DIGEST")]
+    pub(crate) digest: Digest,
+    /// Tries in a row that bring not one byte, before giving up
+    #[arg(long, value_name = "NUMBER", default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) tries: u32,
+    /// Certificate authorities to trust instead of the host's, as PEM
+    #[arg(long, value_name = "FILE", env = "REKINDLE_CA_FILE")]
+    pub(crate) ca_file: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) store: StoreArgs,
+    #[command(flatten)]
+    pub(crate) limits: LimitArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Build {
+    /// A directory, or a tar archive
+    #[arg(value_name = "FROM")]
+    pub(crate) from: PathBuf,
+    /// The image to write, a .tar.zst file
+    #[arg(value_name = "TO")]
+    pub(crate) to: PathBuf,
+    /// How hard to compress
+    #[arg(long, value_name = "LEVEL", default_value_t = 9, value_parser = clap::value_parser!(i32).range(1..=22))]
+    pub(crate) level: i32,
+    /// The latest time that a file may have, in seconds since 1970
+    #[arg(long, value_name = "SECONDS", env = "SOURCE_DATE_EPOCH")]
+    pub(crate) latest: Option<i64>,
+    #[command(flatten)]
+    pub(crate) limits: LimitArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Verify {
+    /// The image, a .tar.zst file
+    #[arg(value_name = "FILE")]
+    pub(crate) file: PathBuf,
+    /// What it must be
+    #[arg(long, value_name = "DIGEST")]
+    pub(crate) digest: Option<Digest>,
+    #[command(flatten)]
+    pub(crate) limits: LimitArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Unpack {
+    /// The image, a .tar.zst file
+    #[arg(value_name = "FILE")]
+    pub(crate) file: PathBuf,
+    /// The directory to make; it must not exist
+    #[arg(value_name = "DIR")]
+    pub(crate) dir: PathBuf,
+    /// What the image must be
+    #[arg(long, value_name = "DIGEST")]
+    pub(crate) digest: Option<Digest>,
+    #[command(flatten)]
+    pub(crate) limits: LimitArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct List {
+    #[command(flatten)]
+    pub(crate) store: StoreArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Gc {
+    /// Remove what was not used for this time, for example `12h` or `30d`; `0d` for all
+    #[arg(long, value_name = "TIME", default_value = "30d", value_parser = age)]
+    pub(crate) unused_for: Duration,
+    #[command(flatten)]
+    pub(crate) store: StoreArgs,
+}
+
+fn age(text: &str) -> Result<Duration, String> {
+    let unit = text.chars().last().and_then(|unit| match unit {
+        's' => Some(1),
+        'm' => Some(60),
+        'h' => Some(3600),
+        'd' => Some(86_400),
+        _ => None,
+    });
+    let number = unit.and_then(|_| text[..text.len() - 1].parse::<u64>().ok());
+    number
+        .zip(unit)
+        .and_then(|(number, unit)| number.checked_mul(unit))
+        .map(Duration::from_secs)
+        .ok_or_else(|| "a time is a number and s, m, h or d".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn ages() {
+        assert_eq!(age("30d"), Ok(Duration::from_secs(2_592_000)));
+        assert_eq!(age("0d"), Ok(Duration::ZERO));
+        for text in ["", "d", "5", "5x", "-1d", "1é", "18446744073709551615d"] {
+            assert!(age(text).is_err(), "{text}");
+        }
+    }
+}

@@ -1,0 +1,394 @@
+//! A download as a reader: what was saved earlier first, then the rest from the server, however often
+//! the connection breaks. Each byte is delivered once, in order, and saved in the part file.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use ureq::http::{HeaderMap, Response, Uri, header};
+use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig, parse_pem};
+use ureq::{Agent, Body, BodyReader};
+
+use super::source::Source;
+
+/// The first pause before another try; each further one is twice as long.
+const PAUSE: Duration = Duration::from_millis(200);
+/// The longest pause.
+const PAUSE_MAX: Duration = Duration::from_secs(5);
+/// How long a server may be silent.
+const SILENCE: Duration = Duration::from_secs(30);
+
+/// How to reach servers.
+#[derive(Debug, Clone)]
+pub struct Network {
+    /// Tries in a row that bring not one byte, before we give up.
+    pub tries: u32,
+    /// Certificate authorities to trust instead of the host's, as PEM.
+    pub ca_file: Option<PathBuf>,
+}
+
+/// Why a download did not come to its end.
+#[derive(Debug, thiserror::Error)]
+pub enum DownloadError {
+    /// The server refuses; asking again does not help.
+    #[error("download {url}: the server says {status}")]
+    Status {
+        /// The URL without its query.
+        url: String,
+        /// The HTTP status.
+        status: u16,
+    },
+    /// The server wants us to go elsewhere: a presigned URL is for one place.
+    #[error("download {url}: the server redirects, which is not followed")]
+    Redirect {
+        /// The URL without its query.
+        url: String,
+    },
+    /// The object is not the one that we began with.
+    #[error("download {url}: the object changed meanwhile")]
+    Changed {
+        /// The URL without its query.
+        url: String,
+    },
+    /// The object is larger than any image may be.
+    #[error("download {url}: {bytes} bytes are more than an image may have")]
+    TooLarge {
+        /// The URL without its query.
+        url: String,
+        /// The length that the server says.
+        bytes: u64,
+    },
+    /// The server was tried often enough.
+    #[error("download {url}: no byte came in {tries} tries")]
+    GaveUp {
+        /// The URL without its query.
+        url: String,
+        /// How often it was tried.
+        tries: u32,
+        /// What went wrong the last time.
+        #[source]
+        source: io::Error,
+    },
+    /// The certificates cannot be read.
+    #[error("read the certificates in {}", path.display())]
+    Certificates {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// What came cannot be saved.
+    #[error("save the download in {}", path.display())]
+    Save {
+        /// The part file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// An HTTP client that verifies certificates and follows no redirect.
+pub(crate) fn agent(network: &Network) -> Result<Agent, DownloadError> {
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let roots = match &network.ca_file {
+        None => RootCerts::PlatformVerifier,
+        Some(path) => RootCerts::new_with_certs(&read_certificates(path).map_err(|source| {
+            DownloadError::Certificates {
+                path: path.clone(),
+                source,
+            }
+        })?),
+    };
+    let tls = TlsConfig::builder()
+        .unversioned_rustls_crypto_provider(provider)
+        .root_certs(roots)
+        .build();
+    let config = Agent::config_builder()
+        .tls_config(tls)
+        .http_status_as_error(false)
+        .max_redirects(0)
+        .max_redirects_will_error(false)
+        .user_agent(concat!("rekindle-runner/", env!("CARGO_PKG_VERSION")))
+        .accept_encoding("identity")
+        .timeout_connect(Some(Duration::from_secs(10)))
+        .timeout_recv_response(Some(SILENCE))
+        .timeout_per_read(Some(SILENCE))
+        .build();
+    Ok(config.new_agent())
+}
+
+fn read_certificates(path: &Path) -> io::Result<Vec<Certificate<'static>>> {
+    let pem = std::fs::read(path)?;
+    let certificates: Vec<_> = parse_pem(&pem)
+        .filter_map(|item| match item {
+            Ok(PemItem::Certificate(certificate)) => Some(Ok(certificate)),
+            Ok(_) => None,
+            Err(error) => Some(Err(io::Error::other(error))),
+        })
+        .collect::<Result<_, _>>()?;
+    if certificates.is_empty() {
+        return Err(io::Error::other("there is no certificate in it"));
+    }
+    Ok(certificates)
+}
+
+/// A download in progress.
+pub(crate) struct Download {
+    agent: Agent,
+    uri: Uri,
+    part: File,
+    part_path: PathBuf,
+    /// Bytes that were saved by an earlier run.
+    saved: u64,
+    /// Bytes that were delivered.
+    at: u64,
+    body: Option<BodyReader<'static>>,
+    /// Bytes of the body that we have already: the server did not heed our range.
+    skip: u64,
+    total: Option<u64>,
+    etag: Option<String>,
+    longest: u64,
+    tries: u32,
+    failures: u32,
+    finished: bool,
+}
+
+impl Download {
+    /// Continues the download that `part` holds the beginning of.
+    pub(crate) fn new(
+        agent: Agent,
+        uri: Uri,
+        part: (File, PathBuf),
+        longest: u64,
+        tries: u32,
+    ) -> io::Result<Self> {
+        let (part, part_path) = part;
+        let saved = part.metadata()?.len();
+        Ok(Self {
+            agent,
+            uri,
+            part,
+            part_path,
+            saved,
+            at: 0,
+            body: None,
+            skip: 0,
+            total: None,
+            etag: None,
+            longest,
+            tries: tries.max(1),
+            failures: 0,
+            finished: false,
+        })
+    }
+
+    fn url(&self) -> String {
+        Source::Http(self.uri.clone()).to_string()
+    }
+
+    /// One piece from the server, empty at the end. An error means that another try is due.
+    fn receive(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let mut body = match self.body.take() {
+            Some(body) => body,
+            None => match self.connect()? {
+                Some(body) => body,
+                None => return Ok(0),
+            },
+        };
+        while self.skip > 0 {
+            let most = usize::try_from(self.skip).map_or(buffer.len(), |n| n.min(buffer.len()));
+            match body.read(&mut buffer[..most])? {
+                0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+                length => self.skip -= length as u64,
+            }
+        }
+        let length = body.read(buffer)?;
+        if length == 0 {
+            return match self.total {
+                Some(total) if self.at < total => Err(io::ErrorKind::UnexpectedEof.into()),
+                _ => Ok(0),
+            };
+        }
+        self.body = Some(body);
+        Ok(length)
+    }
+
+    /// Asks for the rest. `None`: there is no rest.
+    fn connect(&mut self) -> io::Result<Option<BodyReader<'static>>> {
+        if self.total == Some(self.at) && self.at > 0 {
+            return Ok(None);
+        }
+        let mut request = self.agent.get(self.uri.clone());
+        if self.at > 0 {
+            request = request.header(header::RANGE, format!("bytes={}-", self.at));
+        }
+        let response = request.call().map_err(|error| match error {
+            ureq::Error::Io(error) => error,
+            error => io::Error::other(error),
+        })?;
+        match self.judge(&response) {
+            Ok(true) => Ok(Some(response.into_body().into_reader())),
+            Ok(false) => Ok(None),
+            Err(Answer::Fatal(error)) => Err(io::Error::other(error)),
+            Err(Answer::Again(message)) => Err(io::Error::other(message)),
+        }
+    }
+
+    /// Whether the answer brings more bytes, and from where.
+    fn judge(&mut self, response: &Response<Body>) -> Result<bool, Answer> {
+        let status = response.status().as_u16();
+        let headers = response.headers();
+        let total = match status {
+            200 => {
+                self.skip = self.at;
+                response.body().content_length()
+            }
+            206 => {
+                let (from, total) = content_range(headers)
+                    .ok_or_else(|| Answer::Again("its Content-Range cannot be read".into()))?;
+                if from != Some(self.at) {
+                    return Err(Answer::Again("it sent another range than asked for".into()));
+                }
+                Some(total)
+            }
+            416 => match content_range(headers) {
+                Some((None, total)) if total == self.at => return Ok(false),
+                _ => return Err(self.changed()),
+            },
+            300..=399 => return Err(Answer::Fatal(DownloadError::Redirect { url: self.url() })),
+            408 | 429 | 500..=599 => {
+                return Err(Answer::Again(format!("the server says {status}")));
+            }
+            _ => {
+                let url = self.url();
+                return Err(Answer::Fatal(DownloadError::Status { url, status }));
+            }
+        };
+        let etag = headers
+            .get(header::ETAG)
+            .and_then(|etag| etag.to_str().ok())
+            .map(str::to_owned);
+        let other_tag = self.etag.is_some() && etag.is_some() && self.etag != etag;
+        let other_size = self.total.is_some() && total.is_some() && self.total != total;
+        if other_tag || other_size || total.is_some_and(|total| total < self.at) {
+            return Err(self.changed());
+        }
+        self.etag = etag.or(self.etag.take());
+        self.total = total.or(self.total);
+        match self.total {
+            Some(bytes) if bytes > self.longest => Err(Answer::Fatal(DownloadError::TooLarge {
+                url: self.url(),
+                bytes,
+            })),
+            _ => Ok(true),
+        }
+    }
+
+    fn changed(&self) -> Answer {
+        Answer::Fatal(DownloadError::Changed { url: self.url() })
+    }
+
+    fn save(&self, bytes: &[u8]) -> io::Result<()> {
+        self.part.write_all_at(bytes, self.at).map_err(|source| {
+            io::Error::other(DownloadError::Save {
+                path: self.part_path.clone(),
+                source,
+            })
+        })
+    }
+}
+
+/// What an answer that brings nothing means.
+enum Answer {
+    Again(String),
+    Fatal(DownloadError),
+}
+
+impl Read for Download {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.at < self.saved {
+            let left = usize::try_from(self.saved - self.at).unwrap_or(usize::MAX);
+            let most = left.min(buffer.len());
+            let length = self.part.read_at(&mut buffer[..most], self.at)?;
+            if length == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+            self.at += length as u64;
+            return Ok(length);
+        }
+        while !self.finished {
+            match self.receive(buffer) {
+                Ok(0) => self.finished = true,
+                Ok(length) => {
+                    self.save(&buffer[..length])?;
+                    self.at += length as u64;
+                    self.failures = 0;
+                    if self.at > self.longest {
+                        return Err(io::Error::other(DownloadError::TooLarge {
+                            url: self.url(),
+                            bytes: self.at,
+                        }));
+                    }
+                    return Ok(length);
+                }
+                Err(error) if is_fatal(&error) => return Err(error),
+                Err(source) => {
+                    self.failures += 1;
+                    if self.failures >= self.tries {
+                        return Err(io::Error::other(DownloadError::GaveUp {
+                            url: self.url(),
+                            tries: self.failures,
+                            source,
+                        }));
+                    }
+                    thread::sleep(PAUSE_MAX.min(PAUSE * 2_u32.pow(self.failures.min(8) - 1)));
+                }
+            }
+        }
+        Ok(0)
+    }
+}
+
+fn is_fatal(error: &io::Error) -> bool {
+    error
+        .get_ref()
+        .is_some_and(|inner| inner.is::<DownloadError>())
+}
+
+/// `bytes FROM-TO/TOTAL`, or `bytes */TOTAL` where no range was sent.
+fn content_range(headers: &HeaderMap) -> Option<(Option<u64>, u64)> {
+    let value = headers.get(header::CONTENT_RANGE)?.to_str().ok()?;
+    let (range, total) = value.strip_prefix("bytes ")?.split_once('/')?;
+    let total = total.parse().ok()?;
+    if range == "*" {
+        return Some((None, total));
+    }
+    let (from, _) = range.split_once('-')?;
+    Some((Some(from.parse().ok()?), total))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(value: &str, expected: Option<(Option<u64>, u64)>) {
+        let mut headers = HeaderMap::new();
+        headers.insert(header::CONTENT_RANGE, value.parse().expect("a header"));
+        assert_eq!(content_range(&headers), expected);
+    }
+
+    #[test]
+    fn content_ranges() {
+        check("bytes 5-9/10", Some((Some(5), 10)));
+        check("bytes */10", Some((None, 10)));
+        check("bytes 5-9/*", None);
+        check("items 5-9/10", None);
+    }
+}

@@ -1,0 +1,134 @@
+//! Open directories of the tree, and their times.
+//!
+//! A directory's time changes with each entry that is made in it, so it is set when the last user lets
+//! go of the directory, and again whenever it was opened once more. That spreads the work over the
+//! run, where a pass at the end would keep the user waiting.
+
+use std::collections::{HashMap, VecDeque};
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+
+use nix::errno::Errno;
+use nix::sys::stat::{fstat, futimens};
+use nix::sys::time::TimeSpec;
+
+use crate::sys;
+
+/// How many directories stay open; tar archives go depth first, so few are enough.
+const OPEN: usize = 128;
+
+/// A directory of the tree.
+#[derive(Debug)]
+pub(crate) struct Dir {
+    pub(crate) fd: OwnedFd,
+    /// What tells directories apart, whatever path led here.
+    pub(crate) ino: u64,
+    mtime: Arc<Mtime>,
+}
+
+/// The time that an entry gave the directory, if any did.
+#[derive(Debug)]
+struct Mtime(AtomicI64);
+
+const UNSET: i64 = i64::MIN;
+
+impl Dir {
+    pub(crate) fn set_mtime(&self, seconds: i64) {
+        self.mtime.0.store(seconds, Ordering::Relaxed);
+    }
+}
+
+impl Drop for Dir {
+    fn drop(&mut self) {
+        let seconds = self.mtime.0.load(Ordering::Relaxed);
+        if seconds != UNSET {
+            // We own the directory and it is open: this fails only for a time that the file system
+            // cannot hold, and then the nearest one is taken instead of failing.
+            let _ = futimens(&self.fd, &TimeSpec::UTIME_OMIT, &TimeSpec::new(seconds, 0));
+        }
+    }
+}
+
+/// The open directories of one tree, by path.
+#[derive(Debug)]
+pub(crate) struct Dirs {
+    root: Arc<Dir>,
+    open: HashMap<Box<[u8]>, Arc<Dir>>,
+    order: VecDeque<Box<[u8]>>,
+    last: Option<(Box<[u8]>, Arc<Dir>)>,
+    mtimes: HashMap<u64, Arc<Mtime>>,
+}
+
+impl Dirs {
+    pub(crate) fn new(root: OwnedFd) -> Result<Self, Errno> {
+        let mut mtimes = HashMap::new();
+        let root = Arc::new(wrap(root, &mut mtimes)?);
+        Ok(Self {
+            root,
+            open: HashMap::new(),
+            order: VecDeque::new(),
+            last: None,
+            mtimes,
+        })
+    }
+
+    pub(crate) fn root(&self) -> &Arc<Dir> {
+        &self.root
+    }
+
+    /// The directory at a path, followed inside the root.
+    pub(crate) fn open(&mut self, path: &[u8]) -> Result<Arc<Dir>, Errno> {
+        if path.is_empty() {
+            return Ok(Arc::clone(&self.root));
+        }
+        if let Some((last, dir)) = &self.last
+            && **last == *path
+        {
+            return Ok(Arc::clone(dir));
+        }
+        let dir = match self.open.get(path) {
+            Some(dir) => Arc::clone(dir),
+            None => {
+                let fd = sys::open_directory_in(&self.root.fd, path)?;
+                self.keep(path, fd)?
+            }
+        };
+        self.last = Some((path.into(), Arc::clone(&dir)));
+        Ok(dir)
+    }
+
+    /// Remembers a directory that was just opened at a path.
+    pub(crate) fn keep(&mut self, path: &[u8], fd: OwnedFd) -> Result<Arc<Dir>, Errno> {
+        let dir = Arc::new(wrap(fd, &mut self.mtimes)?);
+        if self.open.len() >= OPEN
+            && let Some(oldest) = self.order.pop_front()
+        {
+            self.open.remove(&oldest);
+        }
+        let path: Box<[u8]> = path.into();
+        if self.open.insert(path.clone(), Arc::clone(&dir)).is_none() {
+            self.order.push_back(path);
+        }
+        Ok(dir)
+    }
+
+    /// Forgets all paths: something that others led through is gone.
+    pub(crate) fn forget(&mut self) {
+        self.open.clear();
+        self.order.clear();
+        self.last = None;
+    }
+}
+
+fn wrap(fd: OwnedFd, mtimes: &mut HashMap<u64, Arc<Mtime>>) -> Result<Dir, Errno> {
+    let ino = fstat(&fd)?.st_ino;
+    let mtime = mtimes
+        .entry(ino)
+        .or_insert_with(|| Arc::new(Mtime(AtomicI64::new(UNSET))));
+    Ok(Dir {
+        fd,
+        ino,
+        mtime: Arc::clone(mtime),
+    })
+}
