@@ -8,5 +8,5 @@ pub mod processes;
 pub mod recovery;
 pub mod site;
 pub mod tap;
-pub mod writers;
 pub mod volumes;
+pub mod writers;
