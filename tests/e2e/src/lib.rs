@@ -6,3 +6,4 @@ pub mod lab;
 pub mod processes;
 pub mod recovery;
 pub mod site;
+pub mod sqs;

@@ -1,5 +1,6 @@
 //! The calls that we make, one function each. Every one has a time limit; the SDK repeats what
 //! fails for a moment, which is harmless: a message may be there twice, all else is idempotent.
+//! Only receiving and hiding are not repeated here: those who call them go on anyhow.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -112,8 +113,6 @@ impl Calls {
         visibility: Duration,
         wait: Duration,
     ) -> Result<Vec<Message>, Failed> {
-        let patient = limits(self.attempt + wait);
-        let patient = aws_sdk_sqs::config::Config::builder().timeout_config(patient);
         let call = self.client.receive_message().queue_url(url);
         let call = call
             .max_number_of_messages(i32::try_from(most).unwrap_or(i32::MAX))
@@ -122,7 +121,7 @@ impl Calls {
             .message_system_attribute_names(MessageSystemAttributeName::All)
             .message_attribute_names("All")
             .customize()
-            .config_override(patient);
+            .config_override(once(self.attempt + wait));
         let received = self.done(call.send().await)?;
         Ok(received.messages.unwrap_or_default())
     }
@@ -142,7 +141,11 @@ impl Calls {
         time: Duration,
     ) -> Result<(), Failed> {
         let call = self.client.change_message_visibility().queue_url(url);
-        let call = call.receipt_handle(receipt).visibility_timeout(whole(time));
+        let call = call
+            .receipt_handle(receipt)
+            .visibility_timeout(whole(time))
+            .customize()
+            .config_override(once(self.attempt));
         self.done(call.send().await).map(|_| ())
     }
 
@@ -162,6 +165,13 @@ fn limits(attempt: Duration) -> TimeoutConfig {
         .operation_attempt_timeout(attempt)
         .operation_timeout(attempt * TRIES)
         .build()
+}
+
+/// For a call that is not repeated.
+fn once(attempt: Duration) -> aws_sdk_sqs::config::Builder {
+    aws_sdk_sqs::config::Config::builder()
+        .timeout_config(limits(attempt))
+        .retry_config(RetryConfig::disabled())
 }
 
 fn text(value: &str) -> Result<MessageAttributeValue, Failed> {
