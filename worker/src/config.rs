@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
-use jobs::queue::{Queue, Rabbit, RabbitConfig};
+use jobs::queue::{Queue, Rabbit, RabbitConfig, Sqs, SqsConfig};
 use jobs::store::{Credentials, Secret, Store, StoreConfig};
 
 use crate::cloud::clo::{Clo, CloConfig, Token};
@@ -93,25 +93,13 @@ pub struct StoreArgs {
 impl StoreArgs {
     /// The checked settings.
     pub fn config(&self) -> Result<StoreConfig, SettingError> {
-        let given = |text: &Option<String>| text.clone().filter(|text| !text.is_empty());
         let bucket = given(&self.s3_bucket).ok_or_else(|| {
             SettingError::new("there is no bucket to work with")
                 .hint("set S3_BUCKET or give --s3-bucket; `rekindle doctor` checks the connections")
         })?;
-        let secret = self.s3_secret_key.as_ref().filter(|key| !key.0.is_empty());
-        let credentials = match (given(&self.s3_access_key), secret) {
-            (Some(access), Some(secret)) => Credentials::Keys {
-                access,
-                secret: Secret::new(secret.0.clone()),
-            },
-            (None, None) => Credentials::Aws,
-            (Some(_), None) => {
-                return Err(half("S3_ACCESS_KEY", "S3_SECRET_KEY", "--s3-secret-key"));
-            }
-            (None, Some(_)) => {
-                return Err(half("S3_SECRET_KEY", "S3_ACCESS_KEY", "--s3-access-key"));
-            }
-        };
+        let access = ("S3_ACCESS_KEY", "--s3-access-key", &self.s3_access_key);
+        let secret = ("S3_SECRET_KEY", "--s3-secret-key", &self.s3_secret_key);
+        let credentials = credentials(access, secret)?;
         let endpoint = given(&self.s3_endpoint);
         Ok(StoreConfig {
             path_style: self.s3_path_style.unwrap_or(endpoint.is_some()),
@@ -132,11 +120,11 @@ impl StoreArgs {
     }
 }
 
-/// The broker.
+/// The queue that wakes workers up: RabbitMQ or SQS, whichever is set.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Queue")]
 pub struct QueueArgs {
-    /// URL of the broker, `amqp://USER:PASSWORD@HOST:PORT/VHOST`
+    /// URL of a RabbitMQ broker, `amqp://USER:PASSWORD@HOST:PORT/VHOST`
     #[arg(
         long,
         env = "AMQP_URL",
@@ -145,7 +133,7 @@ pub struct QueueArgs {
         hide_short_help = true
     )]
     amqp_url: Option<Hidden>,
-    /// Name of the queue
+    /// Name of the queue on RabbitMQ
     #[arg(
         long = "queue",
         env = "REKINDLE_QUEUE",
@@ -154,23 +142,83 @@ pub struct QueueArgs {
         hide_short_help = true
     )]
     queue: String,
+    /// Name or URL of a queue on SQS, instead of RabbitMQ
+    #[arg(
+        long,
+        env = "SQS_QUEUE",
+        value_name = "NAME|URL",
+        hide_short_help = true
+    )]
+    sqs_queue: Option<String>,
+    /// URL of a service that speaks the SQS API; AWS' own when absent
+    #[arg(long, env = "SQS_ENDPOINT", value_name = "URL", hide_short_help = true)]
+    sqs_endpoint: Option<String>,
+    /// Region of the queue; needed where neither URL tells it
+    #[arg(long, env = "SQS_REGION", value_name = "NAME", hide_short_help = true)]
+    sqs_region: Option<String>,
+    /// Access key for SQS; without keys, AWS' own chain of credentials is asked
+    #[arg(
+        long,
+        env = "SQS_ACCESS_KEY",
+        value_name = "KEY",
+        hide_env_values = true,
+        hide_short_help = true
+    )]
+    sqs_access_key: Option<String>,
+    /// Secret key for SQS
+    #[arg(
+        long,
+        env = "SQS_SECRET_KEY",
+        value_name = "KEY",
+        hide_env_values = true,
+        hide_short_help = true
+    )]
+    sqs_secret_key: Option<Hidden>,
 }
 
 impl QueueArgs {
     /// The queue; does not connect yet.
     pub fn connect(&self) -> Result<Arc<dyn Queue>, SettingError> {
-        match self.amqp_url.as_ref().filter(|url| !url.0.is_empty()) {
-            None => Err(SettingError::new("there is no broker").hint(
-                "set AMQP_URL or give --amqp-url; `rekindle` runs jobs without one when told `--here`",
+        let url = self.amqp_url.as_ref().filter(|url| !url.0.is_empty());
+        match (url, given(&self.sqs_queue)) {
+            (None, None) => Err(SettingError::new("there is no queue").hint(
+                "set AMQP_URL (--amqp-url) or SQS_QUEUE (--sqs-queue); `rekindle` runs jobs \
+                 without one when told `--here`",
             )),
-            Some(url) => Ok(Arc::new(
-                Rabbit::new(RabbitConfig {
+            (Some(_), Some(_)) => Err(SettingError::new("AMQP_URL and SQS_QUEUE are both set")
+                .hint("set one of them: workers and `rekindle` must use the same queue")),
+            (Some(url), None) => {
+                let config = RabbitConfig {
                     queue: self.queue.clone(),
                     ..RabbitConfig::new(url.0.clone())
-                })
-                .map_err(|e| SettingError::new(e.to_string()))?,
-            )),
+                };
+                let rabbit = Rabbit::new(config);
+                Ok(Arc::new(rabbit.map_err(|e| wrong(&e))?))
+            }
+            (None, Some(queue)) => Ok(Arc::new(Sqs::new(self.sqs(queue)?).map_err(|e| wrong(&e))?)),
         }
+    }
+
+    /// What to look at when the queue does not work.
+    pub fn advice(&self) -> &'static str {
+        match given(&self.sqs_queue) {
+            None => "check AMQP_URL: address, user, password and virtual host",
+            Some(_) => {
+                "check SQS_QUEUE, SQS_ENDPOINT and SQS_REGION, and the keys and what they may do \
+                 (docs/operations.md, \"SQS\")"
+            }
+        }
+    }
+
+    fn sqs(&self, queue: String) -> Result<SqsConfig, SettingError> {
+        let access = ("SQS_ACCESS_KEY", "--sqs-access-key", &self.sqs_access_key);
+        let secret = ("SQS_SECRET_KEY", "--sqs-secret-key", &self.sqs_secret_key);
+        Ok(SqsConfig {
+            endpoint: given(&self.sqs_endpoint),
+            region: given(&self.sqs_region),
+            credentials: credentials(access, secret)?,
+            ..SqsConfig::new(queue)
+        })
     }
 }
 
@@ -350,6 +398,32 @@ impl std::fmt::Debug for Hidden {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("(secret)")
     }
+}
+
+/// A text that is set and not empty.
+fn given(text: &Option<String>) -> Option<String> {
+    text.clone().filter(|text| !text.is_empty())
+}
+
+/// A pair of keys, or AWS' own chain. Each comes with the names of its variable and its flag.
+fn credentials(
+    (access_name, access_flag, access): (&str, &str, &Option<String>),
+    (secret_name, secret_flag, secret): (&str, &str, &Option<Hidden>),
+) -> Result<Credentials, SettingError> {
+    let secret = secret.as_ref().filter(|key| !key.0.is_empty());
+    match (given(access), secret) {
+        (Some(access), Some(secret)) => Ok(Credentials::Keys {
+            access,
+            secret: Secret::new(secret.0.clone()),
+        }),
+        (None, None) => Ok(Credentials::Aws),
+        (Some(_), None) => Err(half(access_name, secret_name, secret_flag)),
+        (None, Some(_)) => Err(half(secret_name, access_name, access_flag)),
+    }
+}
+
+fn wrong(error: &dyn std::error::Error) -> SettingError {
+    SettingError::new(error.to_string())
 }
 
 /// An error with its causes.

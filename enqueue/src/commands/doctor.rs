@@ -34,10 +34,10 @@ const PATIENCE: Duration = Duration::from_secs(75);
 
 pub(crate) async fn run(args: &Doctor, out: &mut Out) -> Result<ExitCode, CliError> {
     let (store, queue, cloud, hosts) = tokio::join!(
-        check("store", store(args)),
-        check("queue", queue(args)),
-        check("cloud", cloud(args)),
-        check("hosts", hosts(args)),
+        check("store", STORE, store(args)),
+        check("queue", args.queue.advice(), queue(args)),
+        check("cloud", CLOUD, cloud(args)),
+        check("hosts", HOSTS, hosts(args)),
     );
     let checks = [store, queue, cloud, hosts];
     let well = checks.iter().all(|check| check.verdict != Verdict::Wrong);
@@ -63,8 +63,15 @@ pub(crate) async fn run(args: &Doctor, out: &mut Out) -> Result<ExitCode, CliErr
     })
 }
 
+// What to look at when a check fails and nothing better is known.
+const STORE: &str =
+    "check S3_ENDPOINT, S3_BUCKET, S3_ACCESS_KEY and S3_SECRET_KEY, and that the bucket exists";
+const CLOUD: &str = "check CLO_URL, CLO_AUTH_TOKEN and CLO_OBJECT_ID";
+const HOSTS: &str = "check SSH_PRIVATE_KEY or SSH_PRIVATE_KEY_FILE, and REKINDLE_PROXY";
+
 async fn check(
     what: &'static str,
+    advice: &str,
     asked: impl Future<Output = Result<(Verdict, String), CliError>>,
 ) -> Check {
     match timeout(PATIENCE, asked).await {
@@ -81,27 +88,15 @@ async fn check(
             next: error
                 .next()
                 .filter(|next| !next.contains("rekindle doctor"))
-                .or_else(|| advice(what)),
+                .or_else(|| Some(advice.to_owned())),
         },
         Err(_) => Check {
             what,
             verdict: Verdict::Wrong,
             found: format!("no answer within {} s", PATIENCE.as_secs()),
-            next: advice(what),
+            next: Some(advice.to_owned()),
         },
     }
-}
-
-fn advice(what: &str) -> Option<String> {
-    let advice = match what {
-        "store" => {
-            "check S3_ENDPOINT, S3_BUCKET, S3_ACCESS_KEY and S3_SECRET_KEY, and that the bucket exists"
-        }
-        "queue" => "check AMQP_URL: address, user, password and virtual host",
-        "hosts" => "check SSH_PRIVATE_KEY or SSH_PRIVATE_KEY_FILE, and REKINDLE_PROXY",
-        _ => "check CLO_URL, CLO_AUTH_TOKEN and CLO_OBJECT_ID",
-    };
-    Some(advice.to_owned())
 }
 
 async fn store(args: &Doctor) -> Result<(Verdict, String), CliError> {

@@ -16,11 +16,14 @@ use tokio_util::sync::CancellationToken;
 pub mod conformance;
 mod in_process;
 mod rabbit;
+mod sqs;
 
 pub use in_process::{InProcess, Order};
 pub use rabbit::{Rabbit, RabbitConfig};
+pub use sqs::{Sqs, SqsConfig};
 
-/// Largest body that [`Queue::publish`] takes; brokers of today refuse 16 MiB.
+/// Largest body that any [`Queue::publish`] takes; brokers of today refuse 16 MiB. Some queues take
+/// less: [`Queue::largest_body`].
 pub const MAX_BODY: usize = 8 * 1024 * 1024;
 
 /// Longest delay that [`Queue::publish`] takes.
@@ -77,7 +80,7 @@ pub enum QueueError {
         /// How long we waited.
         after: Duration,
     },
-    /// The broker has a queue of that name with other properties (AMQP 406).
+    /// The broker has a queue of that name with other properties (AMQP 406; attributes on SQS).
     #[error(
         "queue `{queue}` exists on the broker with other properties ({reason}); \
          delete it there once it is empty, or set another queue name"
@@ -119,14 +122,19 @@ impl Outgoing {
                 format!("{:?} is not 1 to 128 printable ASCII characters", self.id),
             );
         }
-        if self.body.len() > MAX_BODY {
-            return wrong(
-                "message body",
-                format!("{} bytes are more than {MAX_BODY}", self.body.len()),
-            );
-        }
         if delay > MAX_DELAY {
             return wrong("delay", format!("{delay:?} is more than {MAX_DELAY:?}"));
+        }
+        self.check_size(MAX_BODY)
+    }
+
+    /// Checks that the body is not larger than this.
+    fn check_size(&self, largest: usize) -> Result<(), QueueError> {
+        if self.body.len() > largest {
+            return Err(QueueError::Config {
+                field: "message body",
+                reason: format!("{} bytes are more than {largest}", self.body.len()),
+            });
         }
         Ok(())
     }
@@ -153,6 +161,11 @@ pub trait Queue: Send + Sync + fmt::Debug {
     /// Looks at up to `most` dead messages, oldest first, without removing them.
     async fn dead(&self, most: usize) -> Result<Vec<Dead>, QueueError>;
 
+    /// The largest body that [`Queue::publish`] takes, in bytes: [`MAX_BODY`], or what there is room for.
+    fn largest_body(&self) -> usize {
+        MAX_BODY
+    }
+
     /// Closes connections in an orderly way. Unacknowledged deliveries go back to the queue.
     async fn close(&self);
 }
@@ -172,7 +185,8 @@ pub struct Delivery {
     pub body: Bytes,
     /// The broker says that it was delivered before.
     pub redelivered: bool,
-    /// Fires when the connection this delivery came on is gone: somebody else may get the message.
+    /// Fires when the connection this delivery came on is gone, or when it could not be held any
+    /// longer: somebody else may get the message.
     pub lost: CancellationToken,
     /// The way back to the broker, on this very connection.
     pub handle: Box<dyn Handle>,

@@ -7,6 +7,7 @@ pub mod lab;
 pub mod processes;
 pub mod recovery;
 pub mod site;
+pub mod sqs;
 pub mod tap;
 pub mod volumes;
 pub mod writers;

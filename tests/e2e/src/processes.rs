@@ -148,12 +148,21 @@ pub struct Workers {
 impl Workers {
     /// None yet. `args` is what stands on their command line.
     pub fn new(sandbox: &Sandbox, broker: &Broker, args: &[&str]) -> anyhow::Result<Self> {
+        Self::on(sandbox, &[("AMQP_URL", broker.url())], args)
+    }
+
+    /// The same on any queue; `queue` are the variables that choose it.
+    pub fn on(sandbox: &Sandbox, queue: &[(&str, &str)], args: &[&str]) -> anyhow::Result<Self> {
         let mut env: Vec<(String, String)> = sandbox
             .environment()
             .into_iter()
             .map(|(name, value)| (name.to_owned(), value))
             .collect();
-        env.push(("AMQP_URL".into(), broker.url().into()));
+        env.extend(
+            queue
+                .iter()
+                .map(|(name, value)| ((*name).into(), (*value).into())),
+        );
         Ok(Self {
             env,
             args: args.iter().map(|arg| (*arg).to_owned()).collect(),

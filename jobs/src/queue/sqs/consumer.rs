@@ -1,0 +1,242 @@
+//! Consuming: a task that asks for messages whenever there is room for some.
+//!
+//! SQS knows no connections: each delivery stands for itself and is lost by itself, when hiding
+//! its message from others could not be renewed in time ([`super::delivery`]).
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use aws_sdk_sqs::types::{Message, MessageSystemAttributeName};
+use backon::{BackoffBuilder, ExponentialBuilder};
+use bytes::Bytes;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::time::Instant;
+use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio_util::task::TaskTracker;
+use tracing::{info, warn};
+
+use super::delivery::SqsHandle;
+use super::envelope::{self, Letter};
+use super::errors::{self, Kind};
+use super::service::Service;
+use crate::queue::{Consumer, Delivery, Handle, QueueError};
+
+/// SQS gives no more at a time.
+const BATCH: usize = 10;
+
+pub(super) struct SqsConsumer {
+    deliveries: mpsc::Receiver<Result<Delivery, QueueError>>,
+    /// Ends the task, and with it all deliveries, when the consumer is dropped.
+    _stop: DropGuard,
+}
+
+impl SqsConsumer {
+    /// Starts to consume. The queues are looked for at once, so that useless settings are told at
+    /// once; a service that is away is waited for.
+    pub(super) async fn start(
+        service: Arc<Service>,
+        prefetch: u16,
+        stop: CancellationToken,
+        tasks: TaskTracker,
+    ) -> Result<SqsConsumer, QueueError> {
+        match service.queues().await {
+            Ok(_) => {}
+            Err(error) if passes(&error) => {
+                warn!(%error, "the queue is away; waiting for it");
+            }
+            Err(error) => return Err(error),
+        }
+        // One: what waits here takes a slot already.
+        let (sender, deliveries) = mpsc::channel(1);
+        let guard = stop.clone().drop_guard();
+        let task = Task {
+            service,
+            slots: Arc::new(Semaphore::new(usize::from(prefetch.max(1)))),
+            deliveries: sender,
+            stop,
+            tasks: tasks.clone(),
+        };
+        tasks.spawn(task.run());
+        Ok(SqsConsumer {
+            deliveries,
+            _stop: guard,
+        })
+    }
+}
+
+#[async_trait]
+impl Consumer for SqsConsumer {
+    async fn next(&mut self) -> Result<Delivery, QueueError> {
+        loop {
+            match self.deliveries.recv().await {
+                // It was lost while it waited here.
+                Some(Ok(delivery)) if delivery.lost.is_cancelled() => {}
+                Some(result) => return result,
+                None => return Err(errors::closed("consume")),
+            }
+        }
+    }
+}
+
+impl fmt::Debug for SqsConsumer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SqsConsumer").finish_non_exhaustive()
+    }
+}
+
+/// Pauses between tries: jitter adds up to the delay itself, so ten seconds at most.
+pub(super) fn backoff() -> ExponentialBuilder {
+    ExponentialBuilder::default()
+        .with_min_delay(Duration::from_millis(100))
+        .with_max_delay(Duration::from_secs(5))
+        .with_jitter()
+        .without_max_times()
+}
+
+fn passes(error: &QueueError) -> bool {
+    matches!(
+        error,
+        QueueError::Unreachable { .. } | QueueError::Unconfirmed { .. }
+    )
+}
+
+struct Task {
+    service: Arc<Service>,
+    slots: Arc<Semaphore>,
+    deliveries: mpsc::Sender<Result<Delivery, QueueError>>,
+    stop: CancellationToken,
+    tasks: TaskTracker,
+}
+
+impl Task {
+    async fn run(self) {
+        let mut waits = backoff().build();
+        let mut away = false;
+        while !self.stop.is_cancelled() {
+            match self.round().await {
+                Ok(()) => {
+                    if std::mem::take(&mut away) {
+                        info!("consuming again");
+                        waits = backoff().build();
+                    }
+                }
+                Err(error) if passes(&error) => {
+                    warn!(%error, "failed to consume; trying again");
+                    away = true;
+                    let wait = waits.next().unwrap_or(Duration::from_secs(5));
+                    tokio::select! {
+                        () = self.stop.cancelled() => {}
+                        () = tokio::time::sleep(wait) => {}
+                    }
+                }
+                Err(error) => {
+                    // Nobody may be listening any more; then there is nobody to tell.
+                    let _ = self.deliveries.send(Err(error)).await;
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Asks once for messages and passes on what comes.
+    async fn round(&self) -> Result<(), QueueError> {
+        let queues = self.service.queues().await?;
+        let mut slots = tokio::select! {
+            () = self.stop.cancelled() => return Ok(()),
+            slots = self.free_slots() => slots,
+        };
+        let settings = &self.service.settings;
+        let asked = Instant::now();
+        // Not abandoned when we are to stop: what an abandoned question finds stays hidden.
+        let calls = self.service.calls().await;
+        let messages = calls
+            .receive(
+                &queues.work,
+                slots.len(),
+                settings.visibility,
+                settings.poll,
+            )
+            .await
+            .map_err(|failed| {
+                if failed.kind == Kind::Absent {
+                    self.service.forget(&queues);
+                }
+                failed.during("consume")
+            })?;
+        for message in messages {
+            // There is one for each: no more were asked for.
+            let Some(slot) = slots.pop() else { break };
+            self.take(&queues.work, &message, (asked, slot)).await?;
+        }
+        Ok(())
+    }
+
+    /// At least one slot, and more if they are free.
+    async fn free_slots(&self) -> Vec<OwnedSemaphorePermit> {
+        let slots = &self.slots;
+        // It is never closed.
+        let first = Arc::clone(slots).acquire_owned().await;
+        let more = std::iter::from_fn(|| Arc::clone(slots).try_acquire_owned().ok());
+        first.into_iter().chain(more).take(BATCH).collect()
+    }
+
+    async fn take(
+        &self,
+        queue: &str,
+        message: &Message,
+        held: (Instant, OwnedSemaphorePermit),
+    ) -> Result<(), QueueError> {
+        let text = message.body().unwrap_or_default();
+        let receipt = message.receipt_handle().unwrap_or_default();
+        let none = HashMap::new();
+        let opened = envelope::open(text, message.message_attributes().unwrap_or(&none));
+        let letter = match &opened {
+            Ok(opened) => Letter::new(opened.id.as_deref(), &opened.body),
+            Err(_) => Letter::new(None, text.as_bytes()),
+        };
+        let lost = self.stop.child_token();
+        let again = letter.clone();
+        let handle = SqsHandle::hold(
+            &self.service,
+            queue,
+            receipt,
+            letter,
+            held,
+            lost,
+            &self.tasks,
+        );
+        let opened = match opened {
+            Ok(opened) => opened,
+            Err(reason) => {
+                warn!(%reason, "a message that nobody can read goes to the dead queue");
+                return handle.dead_letter(&reason).await;
+            }
+        };
+        if !opened.delay_left.is_zero() {
+            return handle.post_on(again, opened.delay_left).await;
+        }
+        let receives = message.attributes().and_then(|attributes| {
+            let count = attributes.get(&MessageSystemAttributeName::ApproximateReceiveCount)?;
+            count.parse::<u32>().ok()
+        });
+        let delivery = deliver(handle, opened.body, receives.is_some_and(|count| count > 1));
+        tokio::select! {
+            () = self.stop.cancelled() => {}
+            // When nobody consumes any more, the delivery goes back by being dropped.
+            _ = self.deliveries.send(Ok(delivery)) => {}
+        }
+        Ok(())
+    }
+}
+
+fn deliver(handle: SqsHandle, body: Bytes, redelivered: bool) -> Delivery {
+    Delivery {
+        body,
+        redelivered,
+        lost: handle.lost().clone(),
+        handle: Box::new(handle),
+    }
+}
