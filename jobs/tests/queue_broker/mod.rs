@@ -1,7 +1,10 @@
-//! A RabbitMQ node for tests, by way of the script `tests/rabbitmq`.
+//! The tests of the RabbitMQ queue, and the node they run over, by way of the script `tests/rabbitmq`.
 //!
-//! `tests/run` starts one node for everybody and names it in `AMQP_URL_TEST`. Without that each
-//! test process starts its own; it ends with the process, however that ends.
+//! Each release of RabbitMQ has a test target of its own, which says what it wants in `RELEASE`.
+//! `tests/run` starts one node of each for everybody and names it in the environment. Without that
+//! each test process starts its own; it ends with the process, however that ends.
+
+mod checks;
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -9,6 +12,8 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use jobs::queue::RabbitConfig;
+
+use crate::RELEASE;
 
 const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/rabbitmq");
 
@@ -20,6 +25,16 @@ const MAKE_CERTIFICATES: &str = "
         -extfile broker.ext -out broker.pem
 ";
 
+/// A release of RabbitMQ to test with.
+pub(crate) struct Release {
+    /// The environment variable that names the node shared by all tests.
+    pub(crate) shared: &'static str,
+    /// What the script is told in `RABBITMQ_RELEASE`.
+    pub(crate) script: &'static str,
+    /// How its version begins.
+    pub(crate) version: &'static str,
+}
+
 /// A node of one's own, which may be killed and wiped.
 pub(crate) struct Broker {
     dir: PathBuf,
@@ -29,6 +44,15 @@ pub(crate) struct Broker {
 impl Broker {
     pub(crate) fn start() -> Broker {
         Broker::start_in(new_dir())
+    }
+
+    /// A node with lines of its own in `rabbitmq.conf` and in `advanced.config`.
+    pub(crate) fn start_with(conf: &str, advanced: &str) -> Broker {
+        let dir = new_dir();
+        std::fs::create_dir(&dir).unwrap();
+        std::fs::write(dir.join("extra.conf"), conf).unwrap();
+        std::fs::write(dir.join("advanced.config"), advanced).unwrap();
+        Broker::start_in(dir)
     }
 
     /// A node that also speaks TLS; returns its `amqps` URL and the PEM of its private CA.
@@ -91,6 +115,11 @@ impl Broker {
         assert!(status.unwrap().success());
     }
 
+    /// What the node says about itself.
+    pub(crate) fn version(&self) -> String {
+        script("ctl", &[self.dir(), "-q", "version"])
+    }
+
     fn dir(&self) -> &str {
         self.dir.to_str().unwrap()
     }
@@ -109,7 +138,7 @@ impl Drop for Broker {
 pub(crate) fn shared_url() -> String {
     // Never dropped: the script's watcher ends the node with this process.
     static OWN: OnceLock<Broker> = OnceLock::new();
-    match std::env::var("AMQP_URL_TEST") {
+    match std::env::var(RELEASE.shared) {
         Ok(url) => url,
         Err(_) => OWN.get_or_init(Broker::start).url.clone(),
     }
@@ -137,6 +166,7 @@ fn script(verb: &str, args: &[&str]) -> String {
         .arg(verb)
         .args(args)
         .env("WITH_PID", std::process::id().to_string())
+        .env("RABBITMQ_RELEASE", RELEASE.script)
         .output()
         .expect("tests/rabbitmq can be started");
     let shown = String::from_utf8_lossy(&out.stderr);

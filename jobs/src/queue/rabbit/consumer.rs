@@ -12,7 +12,7 @@ use async_trait::async_trait;
 use backon::{BackoffBuilder, ExponentialBuilder};
 use bytes::Bytes;
 use futures::StreamExt;
-use lapin::options::{BasicAckOptions, BasicConsumeOptions, BasicNackOptions, BasicQosOptions};
+use lapin::options::{BasicAckOptions, BasicConsumeOptions, BasicQosOptions, BasicRejectOptions};
 use lapin::types::FieldTable;
 use lapin::{Acker, Channel};
 use tokio::sync::mpsc;
@@ -296,12 +296,11 @@ impl Drop for RabbitHandle {
         };
         let acker = self.acker.clone();
         runtime.spawn(async move {
-            let options = BasicNackOptions {
-                requeue: true,
-                ..BasicNackOptions::default()
-            };
-            // If this fails the connection is going, and the message comes back by that.
-            let _ = tokio::time::timeout(RPC_TIMEOUT, acker.nack(options)).await;
+            // Not by nack, which RabbitMQ 4.3 no longer counts: a message that makes every turn
+            // panic would come back for ever. If this fails the connection is going, and the
+            // message comes back by that.
+            let reject = acker.reject(BasicRejectOptions { requeue: true });
+            let _ = tokio::time::timeout(RPC_TIMEOUT, reject).await;
         });
     }
 }

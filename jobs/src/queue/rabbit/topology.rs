@@ -46,8 +46,10 @@ const STEPS: [u64; 19] = [
 ];
 
 /// After so many deliveries the broker itself moves a message to the dead queue: a net under the
-/// worker's own counting, for messages that kill workers.
-const DELIVERY_LIMIT: i64 = 20;
+/// worker's own counting, for messages that kill workers. Each end of a consumer counts for every
+/// message it had prefetched, so the limit is far beyond a storm of restarts; RabbitMQ 4's own
+/// default of 20 is not, and is therefore never left to apply.
+const DELIVERY_LIMIT: i64 = 1_000;
 
 /// Looking into the dead queue counts as a delivery on RabbitMQ 4; this is "no limit" in words
 /// that 3.10 accepts too (-1 is refused there).
