@@ -16,6 +16,8 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep_until, timeout_at};
 use tokio_util::sync::CancellationToken;
 
+use super::process::Process;
+
 /// What a turn asks its recorder to write.
 #[derive(Debug)]
 enum Request {
@@ -59,13 +61,15 @@ pub(crate) struct Lost;
 impl Recorder {
     /// Starts to record on top of `version`, a full version that we wrote ourselves.
     pub(crate) fn start(
+        process: Arc<dyn Process>,
         store: Store,
         series: Series,
         version: u64,
         record: JobRecord,
         lease: Duration,
-    ) -> (Self, tokio::task::JoinHandle<Result<Held, Lost>>) {
+    ) -> (Self, oneshot::Receiver<Result<Held, Lost>>) {
         let (requests, inbox) = mpsc::channel(256);
+        let (give_back, given_back) = oneshot::channel();
         let lost = CancellationToken::new();
         let held = Held {
             store,
@@ -74,6 +78,7 @@ impl Recorder {
             record,
         };
         let task = Loop {
+            process: Arc::clone(&process),
             held,
             base: version,
             since_full: 0,
@@ -82,7 +87,11 @@ impl Recorder {
             lease,
             renewed: Instant::now(),
         };
-        (Self { requests, lost }, tokio::spawn(task.run()))
+        process.spawn(Box::pin(async move {
+            // Nobody waits for the record any more when the whole turn is gone.
+            let _ = give_back.send(task.run().await);
+        }));
+        (Self { requests, lost }, given_back)
     }
 
     /// Fires when the lease is lost.
@@ -154,6 +163,7 @@ pub(crate) enum StoreErrorOrLost {
 }
 
 struct Loop {
+    process: Arc<dyn Process>,
     held: Held,
     base: u64,
     since_full: u64,
@@ -199,7 +209,7 @@ impl Loop {
                     let record = StepRecord {
                         n: record.next_step_number(),
                         output,
-                        at: jiff::Timestamp::now(),
+                        at: self.process.now(),
                         ms,
                         epoch: record.epoch,
                     };
