@@ -121,29 +121,6 @@ impl Engine {
         Ok(())
     }
 
-    /// The message for the next turn of the job that `message` was for.
-    pub(super) fn next_turn(&self, message: &JobMessage) -> Outgoing {
-        let turn = message
-            .id
-            .rsplit('.')
-            .next()
-            .and_then(|turn| turn.parse::<u64>().ok())
-            .unwrap_or(0)
-            + 1;
-        let mut next = JobMessage::new(
-            &message.cluster,
-            &message.recovery,
-            message.job.clone(),
-            message.payload.clone(),
-            &turn.to_string(),
-        );
-        next.traceparent.clone_from(&message.traceparent);
-        Outgoing {
-            id: next.id.clone(),
-            body: next.encode().into(),
-        }
-    }
-
     /// A message that wakes a worker for a job.
     pub(super) fn message_for(
         &self,

@@ -5,8 +5,8 @@
 //! the last version, post what follows, acknowledge. A crash anywhere in between is repaired by
 //! redelivery, by the sweep or by `rekindle retry`.
 //!
-//! Reading order: `decide` (what to do), `turn` (do it), `judge` (how it ended), `ctx` (what the job sees),
-//! `recorder` (how it becomes durable), `service` (the loop), `sweep` (what fell through).
+//! Reading order: `decide` (what to do), `turn` (do it), `wake` (the message), `judge` (how it ended), `ctx` (what the
+//! job sees), `recorder` (how it becomes durable), `service` (the loop), `sweep` (what fell through).
 
 mod ctx;
 mod decide;
@@ -20,6 +20,7 @@ mod recorder;
 mod service;
 mod sweep;
 mod turn;
+mod wake;
 
 pub use ctx::{Ctx, Patience, Poll, Proof, Proven};
 pub use error::{Again, Interrupt, JobError};

@@ -4,7 +4,7 @@
 //! heartbeat renews the lease by the same means: one more version. Whoever loses the race for a
 //! version, or cannot renew within the lease, has lost the job and stops at once.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use jobs::ids::StepKey;
@@ -42,6 +42,7 @@ enum Request {
 pub(crate) struct Recorder {
     requests: mpsc::Sender<Request>,
     lost: CancellationToken,
+    until: Arc<Mutex<Instant>>,
 }
 
 /// The record as the recorder last wrote it, given back at the end of the turn.
@@ -77,6 +78,8 @@ impl Recorder {
             version,
             record,
         };
+        let renewed = Instant::now();
+        let until = Arc::new(Mutex::new(renewed + lease));
         let task = Loop {
             process: Arc::clone(&process),
             held,
@@ -85,13 +88,30 @@ impl Recorder {
             inbox,
             lost: lost.clone(),
             lease,
-            renewed: Instant::now(),
+            renewed,
+            until: Arc::clone(&until),
         };
         process.spawn(Box::pin(async move {
             // Nobody waits for the record any more when the whole turn is gone.
             let _ = give_back.send(task.run().await);
         }));
-        (Self { requests, lost }, given_back)
+        let recorder = Self {
+            requests,
+            lost,
+            until,
+        };
+        (recorder, given_back)
+    }
+
+    /// Whether the lease has run out by our own clock, and with it the turn. A process that was
+    /// frozen finds out by this before it does anything else.
+    pub(crate) fn has_run_out(&self) -> bool {
+        let until = *self.until.lock().unwrap_or_else(PoisonError::into_inner);
+        let out = Instant::now() >= until;
+        if out {
+            self.lost.cancel();
+        }
+        out
     }
 
     /// Fires when the lease is lost.
@@ -171,6 +191,8 @@ struct Loop {
     lost: CancellationToken,
     lease: Duration,
     renewed: Instant,
+    /// When the lease runs out, for those who ask.
+    until: Arc<Mutex<Instant>>,
 }
 
 impl Loop {
@@ -193,6 +215,9 @@ impl Loop {
     }
 
     async fn write(&mut self, batch: Vec<Request>) -> Result<(), String> {
+        if Instant::now() >= self.renewed + self.lease {
+            return Err("it was not renewed in time".into());
+        }
         let mut changes = Vec::with_capacity(batch.len());
         let mut waiters = Vec::with_capacity(batch.len());
         for request in batch {
@@ -250,6 +275,7 @@ impl Loop {
             Ok(Ok(Appended::Won)) => {
                 self.held.version = next;
                 self.renewed = sent;
+                *self.until.lock().unwrap_or_else(PoisonError::into_inner) = sent + self.lease;
                 self.since_full = if full { 0 } else { self.since_full + 1 };
                 self.base = if full { next } else { self.base };
                 for waiter in waiters {

@@ -1,6 +1,7 @@
 //! One turn: from a delivery to its acknowledgement.
 
 use std::sync::{Arc, Mutex};
+use std::task::Poll;
 use std::time::Duration;
 
 use futures::FutureExt;
@@ -20,6 +21,7 @@ use super::error::{Again, Interrupt, JobError};
 use super::flags::FlagWatch;
 use super::recorder::{Held, Lost, Recorder, StoreErrorOrLost};
 use super::service::Engine;
+use super::wake::Wake;
 
 /// How a turn leaves its message.
 #[derive(Debug)]
@@ -73,11 +75,15 @@ impl Engine {
             }
         };
         let span = Self::span(&message.cluster, &message.recovery, &message.job);
-        self.turn_of(&message, &delivery).instrument(span).await;
+        let wake = Wake::new(message, delivery);
+        self.turn_of(&wake).instrument(span).await;
     }
 
-    async fn turn_of(&self, message: &JobMessage, delivery: &Delivery) {
-        let leave = match self.work(message, delivery).await {
+    async fn turn_of(&self, wake: &Wake) {
+        let Wake {
+            message, delivery, ..
+        } = wake;
+        let leave = match self.work(wake).await {
             Ok(leave) => leave,
             Err(TurnError::Store(e)) if e.is_transient() => {
                 tracing::warn!(error = %e, "the store keeps the turn from going on; it comes again");
@@ -96,6 +102,11 @@ impl Engine {
             return;
         }
         let left = match leave {
+            Leave::Again(delay) if wake.is_let_go() => {
+                let next = self.next_turn(message);
+                delivery.handle.publish(&next, delay).await
+            }
+            _ if wake.is_let_go() => Ok(()),
             Leave::Ack => delivery.handle.ack().await,
             Leave::Again(delay) => match delivery
                 .handle
@@ -113,7 +124,10 @@ impl Engine {
         }
     }
 
-    async fn work(&self, message: &JobMessage, delivery: &Delivery) -> Result<Leave, TurnError> {
+    async fn work(&self, wake: &Wake) -> Result<Leave, TurnError> {
+        let Wake {
+            message, delivery, ..
+        } = wake;
         let (cluster, id) = (&message.cluster, &message.recovery);
         let read = Instant::now();
         let Some(record) = self.store.recovery_record(cluster, id).await? else {
@@ -176,7 +190,16 @@ impl Engine {
                             .mark_failed(cluster, id, &job.name, record.generation)
                             .await?;
                         self.post_followers(&recovery, &job.name, delivery).await?;
+                        // The turn that failed had let go of its message: this one is kept.
+                        if let Some(failure) = &record.failure
+                            && wake.watches() == Some(record.epoch)
+                        {
+                            return Ok(Leave::Dead(failure.to_string()));
+                        }
                     }
+                    return Ok(Leave::Ack);
+                }
+                Decision::Held(_) if record.is_some_and(|r| wake.is_outlived(r.epoch)) => {
                     return Ok(Leave::Ack);
                 }
                 Decision::Held(owner) => {
@@ -267,7 +290,7 @@ impl Engine {
                             record: *record,
                             alone,
                         };
-                        return self.run_turn(recovery, flags, job, claimed, delivery).await;
+                        return self.run_turn(recovery, flags, job, claimed, wake).await;
                     }
                 }
             }
@@ -281,7 +304,7 @@ impl Engine {
         flags: FlagWatch,
         job: PlannedJob,
         claimed: Claimed,
-        delivery: &Delivery,
+        wake: &Wake,
     ) -> Result<Leave, TurnError> {
         let Claimed {
             series,
@@ -303,7 +326,8 @@ impl Engine {
             record.clone(),
             self.options.lease,
         );
-        let lost = recorder.lost().clone();
+        let (lost, lease) = (recorder.lost().clone(), recorder.clone());
+        let (epoch, turn_ends) = (record.epoch, Instant::now() + self.options.turn);
         let ctx = Ctx {
             inner: Arc::new(Inner {
                 cluster: recovery.record.cluster.clone(),
@@ -317,34 +341,45 @@ impl Engine {
                 record,
                 flags,
                 shutdown: self.shutdown.clone(),
-                turn_ends: Instant::now() + self.options.turn,
+                turn_ends,
                 known_steps: self.functions.steps(&job.payload),
                 used: Mutex::default(),
                 alone: Mutex::new(alone),
             }),
         };
-        let work =
+        let mut work =
             std::panic::AssertUnwindSafe(self.functions.run(&ctx, &job.payload)).catch_unwind();
+        // A process that was frozen for a while wakes up in the middle of this: it looks at the
+        // clock before it goes on.
+        let work = std::future::poll_fn(move |cx| {
+            if lease.has_run_out() {
+                return Poll::Ready(Ok(Err(JobError::interrupted(Interrupt::LostLease))));
+            }
+            work.poll_unpin(cx)
+        });
         let ended = tokio::select! {
             biased;
             () = lost.cancelled() => Err(JobError::interrupted(Interrupt::LostLease)),
             // The broker may have given the message to somebody else. The lease is still ours, so
             // we give it back in order: dying silently would count as a crash.
-            () = delivery.lost.cancelled() => Err(JobError::interrupted(Interrupt::Shutdown)),
+            () = wake.taken_back() => Err(JobError::interrupted(Interrupt::Shutdown)),
             () = self.halt.cancelled() => Err(JobError::interrupted(Interrupt::Shutdown)),
             ended = work => ended.unwrap_or_else(|panic| Err(JobError::retry(format!("the job panicked: {}", panic_text(panic.as_ref()))))),
+            () = self.let_go(wake, epoch, turn_ends) => unreachable!("it never resolves"),
         };
         // All that is left of the turn is its recorder; without the context it ends by itself.
         drop(ctx);
         let held = match writing.await {
             Ok(Ok(held)) => held,
-            Ok(Err(Lost)) => return Ok(Leave::Again(self.options.lease)),
+            // Nothing is posted and nothing acknowledged: what is to become of the message is for
+            // whoever gets it next.
+            Ok(Err(Lost)) => return Ok(Leave::Untouched),
             Err(e) => {
                 tracing::error!(error = %e, "the recorder failed");
-                return Ok(Leave::Again(self.options.lease));
+                return Ok(Leave::Untouched);
             }
         };
-        self.end_turn(&recovery, &job, held, ended, delivery, &series)
+        self.end_turn(&recovery, &job, held, ended, &wake.delivery, &series)
             .await
     }
 
@@ -385,7 +420,7 @@ impl Engine {
             Ok(record) => record,
             Err(StoreErrorOrLost::Lost) => {
                 tracing::warn!("lost the lease at the end of the turn");
-                return Ok(Leave::Again(self.options.lease));
+                return Ok(Leave::Untouched);
             }
             Err(StoreErrorOrLost::Store(e)) => return Err(e.into()),
         };
