@@ -15,10 +15,11 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Consumer, Dead, Delivery, Depth, Handle, Outgoing, Queue, QueueError, cut_reason};
 
-/// A queue in memory. Clones share it.
+/// A queue in memory, as one client of it has it. Clones are the same client.
 #[derive(Clone, Default)]
 pub struct InProcess {
     shared: Arc<Shared>,
+    client: u64,
 }
 
 /// In which order ready messages are delivered.
@@ -37,6 +38,22 @@ impl InProcess {
     /// An empty queue that behaves well.
     pub fn new() -> InProcess {
         InProcess::default()
+    }
+
+    /// The same queue for another client, as another process would have it: what is broken or closed
+    /// for one of them is not for the others.
+    #[must_use]
+    pub fn as_another_client(&self) -> InProcess {
+        let client = self.shared.lock().number();
+        InProcess {
+            shared: Arc::clone(&self.shared),
+            client,
+        }
+    }
+
+    /// Deliveries that are neither acknowledged nor back.
+    pub fn in_flight(&self) -> u64 {
+        self.shared.lock().unacked.len() as u64
     }
 
     /// Delivers in another order from now on.
@@ -74,6 +91,23 @@ impl InProcess {
         self.shared.change(State::break_connections);
     }
 
+    /// Cuts this client's connections alone.
+    pub fn break_connection(&self) {
+        self.shared
+            .change(|state| state.break_connection(self.client));
+    }
+
+    /// While away, this client reaches the broker no more: its connections break, its consumers wait,
+    /// and what it publishes fails and does not arrive.
+    pub fn set_away(&self, on: bool) {
+        self.shared.change(|state| {
+            state.client(self.client).away = on;
+            if on {
+                state.break_connection(self.client);
+            }
+        });
+    }
+
     /// Loses every message, dead ones too, and all connections: a broker with a fresh disk.
     pub fn wipe(&self) {
         self.shared.change(|state| {
@@ -88,19 +122,21 @@ impl InProcess {
 #[async_trait]
 impl Queue for InProcess {
     async fn publish(&self, message: &Outgoing, delay: Duration) -> Result<(), QueueError> {
-        self.shared.publish(message, delay)
+        self.shared.publish(self.client, message, delay)
     }
 
     async fn consume(&self, prefetch: u16) -> Result<Box<dyn Consumer>, QueueError> {
         let mut state = self.shared.lock();
-        if state.closed {
+        let client = state.client(self.client);
+        if client.closed {
             return Err(closed("consume"));
         }
-        let number = state.number();
+        let lost = client.connection.child_token();
         Ok(Box::new(InProcessConsumer {
-            number,
+            client: self.client,
+            number: state.number(),
             prefetch: usize::from(prefetch.max(1)),
-            lost: state.connections.child_token(),
+            lost,
             shared: Arc::clone(&self.shared),
         }))
     }
@@ -121,8 +157,8 @@ impl Queue for InProcess {
 
     async fn close(&self) {
         self.shared.change(|state| {
-            state.closed = true;
-            state.break_connections();
+            state.client(self.client).closed = true;
+            state.break_connection(self.client);
         });
     }
 }
@@ -140,6 +176,7 @@ impl fmt::Debug for InProcess {
 }
 
 struct InProcessConsumer {
+    client: u64,
     number: u64,
     prefetch: usize,
     lost: CancellationToken,
@@ -157,19 +194,23 @@ impl Consumer for InProcessConsumer {
             changed.as_mut().enable();
             let due = {
                 let mut state = shared.lock();
-                if state.closed {
+                let client = state.client(self.client);
+                if client.closed {
                     return Err(closed("consume"));
                 }
                 if self.lost.is_cancelled() {
-                    self.lost = state.connections.child_token();
+                    self.lost = client.connection.child_token();
                 }
-                match state.take(self.number, self.prefetch) {
+                let away = client.away;
+                match state.take(self.client, self.number, self.prefetch) {
                     Some((tag, entry)) => return Ok(self.deliver(tag, entry)),
+                    None if away => None,
                     None => state.delayed.keys().next().map(|(due, _)| *due),
                 }
             };
             match due {
                 Some(due) => tokio::select! {
+                    biased;
                     () = changed => {}
                     () = tokio::time::sleep_until(due) => {}
                 },
@@ -186,6 +227,7 @@ impl InProcessConsumer {
             redelivered: entry.redelivered,
             lost: self.lost.clone(),
             handle: Box::new(InProcessHandle {
+                client: self.client,
                 tag,
                 lost: self.lost.clone(),
                 shared: Arc::clone(&self.shared),
@@ -212,6 +254,7 @@ impl fmt::Debug for InProcessConsumer {
 }
 
 struct InProcessHandle {
+    client: u64,
     tag: u64,
     lost: CancellationToken,
     shared: Arc<Shared>,
@@ -254,7 +297,7 @@ impl InProcessHandle {
 impl Handle for InProcessHandle {
     async fn publish(&self, message: &Outgoing, delay: Duration) -> Result<(), QueueError> {
         self.check("publish")?;
-        self.shared.publish(message, delay)
+        self.shared.publish(self.client, message, delay)
     }
 
     async fn ack(&self) -> Result<(), QueueError> {
@@ -296,15 +339,21 @@ struct State {
     delayed: BTreeMap<(Instant, u64), Entry>,
     unacked: BTreeMap<u64, Unacked>,
     dead: VecDeque<Dead>,
-    /// Parent of the `lost` tokens of all present connections.
-    connections: CancellationToken,
+    clients: BTreeMap<u64, Client>,
     numbers: u64,
-    closed: bool,
     order: Order,
     duplicate: bool,
     redeliver: bool,
     hold: bool,
     failures: Failures,
+}
+
+#[derive(Default)]
+struct Client {
+    /// Parent of the `lost` tokens of what came over its present connection.
+    connection: CancellationToken,
+    away: bool,
+    closed: bool,
 }
 
 #[derive(Clone)]
@@ -314,6 +363,7 @@ struct Entry {
 }
 
 struct Unacked {
+    client: u64,
     consumer: u64,
     entry: Entry,
 }
@@ -336,11 +386,18 @@ impl Shared {
         result
     }
 
-    fn publish(&self, message: &Outgoing, delay: Duration) -> Result<(), QueueError> {
+    fn publish(&self, client: u64, message: &Outgoing, delay: Duration) -> Result<(), QueueError> {
         message.check(delay)?;
         self.change(|state| {
-            if state.closed {
+            let client = state.client(client);
+            if client.closed {
                 return Err(closed("publish"));
+            }
+            if client.away {
+                return Err(QueueError::Unreachable {
+                    doing: "publish",
+                    reason: "this client is away".to_owned(),
+                });
             }
             let fails = state.failures.count > 0;
             state.failures.count = state.failures.count.saturating_sub(1);
@@ -367,6 +424,10 @@ impl State {
         self.numbers
     }
 
+    fn client(&mut self, number: u64) -> &mut Client {
+        self.clients.entry(number).or_default()
+    }
+
     fn put(&mut self, message: &Outgoing, delay: Duration) {
         let entry = Entry {
             message: message.clone(),
@@ -390,10 +451,11 @@ impl State {
         }
     }
 
-    fn take(&mut self, consumer: u64, prefetch: usize) -> Option<(u64, Entry)> {
+    fn take(&mut self, client: u64, consumer: u64, prefetch: usize) -> Option<(u64, Entry)> {
         self.promote();
         let in_flight = |unacked: &&Unacked| unacked.consumer == consumer;
-        if self.hold || self.unacked.values().filter(in_flight).count() >= prefetch {
+        let away = self.client(client).away;
+        if self.hold || away || self.unacked.values().filter(in_flight).count() >= prefetch {
             return None;
         }
         let entry = match self.order {
@@ -408,6 +470,7 @@ impl State {
         self.unacked.insert(
             tag,
             Unacked {
+                client,
                 consumer,
                 entry: entry.clone(),
             },
@@ -437,9 +500,15 @@ impl State {
         }
     }
 
+    fn break_connection(&mut self, client: u64) {
+        std::mem::take(&mut self.client(client).connection).cancel();
+        self.give_back(|unacked| unacked.client == client);
+    }
+
     fn break_connections(&mut self) {
-        self.connections.cancel();
-        self.connections = CancellationToken::new();
+        for client in self.clients.values_mut() {
+            std::mem::take(&mut client.connection).cancel();
+        }
         self.give_back(|_| true);
     }
 }

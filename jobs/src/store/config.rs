@@ -6,7 +6,10 @@ use std::time::Duration;
 use aws_config::timeout::TimeoutConfig;
 use aws_config::{BehaviorVersion, Region, retry::RetryConfig};
 use aws_sdk_s3::Client;
-use aws_sdk_s3::config::{RequestChecksumCalculation, ResponseChecksumValidation};
+use aws_sdk_s3::config::{
+    Builder, RequestChecksumCalculation, ResponseChecksumValidation, SharedCredentialsProvider,
+    SharedHttpClient,
+};
 
 use super::StoreError;
 
@@ -79,30 +82,48 @@ impl StoreConfig {
         }
     }
 
+    /// The client over TCP. What we do not set comes from where AWS' own tools have it.
+    pub(super) async fn client(&self) -> Result<Client, StoreError> {
+        let loader = aws_config::defaults(BehaviorVersion::latest())
+            .region(Region::new(self.region.clone()));
+        let loader = match self.keys() {
+            Some(keys) => loader.credentials_provider(keys),
+            None => loader,
+        };
+        self.finish(Builder::from(&loader.load().await))
+    }
+
+    /// The client over something else than TCP; nothing of the machine is looked at.
+    pub(super) fn client_over(&self, http: SharedHttpClient) -> Result<Client, StoreError> {
+        let mut builder = Builder::new()
+            .behavior_version(BehaviorVersion::latest())
+            .region(Region::new(self.region.clone()))
+            .http_client(http);
+        builder.set_credentials_provider(self.keys().map(SharedCredentialsProvider::new));
+        self.finish(builder)
+    }
+
+    fn keys(&self) -> Option<aws_sdk_s3::config::Credentials> {
+        match &self.credentials {
+            Credentials::Keys { access, secret } => {
+                let secret = secret.reveal();
+                Some(aws_sdk_s3::config::Credentials::new(
+                    access, secret, None, None, "rekindle",
+                ))
+            }
+            Credentials::Aws => None,
+        }
+    }
+
     /// Retries are ours (the SDK's would hide that an earlier try took effect), and so are the
     /// checksums: only when required, since old Ceph refuses trailers.
-    pub(super) async fn client(&self) -> Result<Client, StoreError> {
+    fn finish(&self, builder: Builder) -> Result<Client, StoreError> {
         let timeouts = TimeoutConfig::builder()
             .connect_timeout(Duration::from_secs(5))
             .operation_attempt_timeout(self.timeout);
-        let loader = aws_config::defaults(BehaviorVersion::latest())
-            .region(Region::new(self.region.clone()))
+        let mut builder = builder
             .timeout_config(timeouts.build())
-            .retry_config(RetryConfig::disabled());
-        let loader = match &self.credentials {
-            Credentials::Keys { access, secret } => {
-                loader.credentials_provider(aws_sdk_s3::config::Credentials::new(
-                    access,
-                    secret.reveal(),
-                    None,
-                    None,
-                    "rekindle",
-                ))
-            }
-            Credentials::Aws => loader,
-        };
-        let shared = loader.load().await;
-        let mut builder = aws_sdk_s3::config::Builder::from(&shared)
+            .retry_config(RetryConfig::disabled())
             .request_checksum_calculation(RequestChecksumCalculation::WhenRequired)
             .response_checksum_validation(ResponseChecksumValidation::WhenRequired)
             .force_path_style(self.path_style);

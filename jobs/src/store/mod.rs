@@ -23,6 +23,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use aws_sdk_s3::Client;
+use aws_sdk_s3::config::SharedHttpClient;
 use aws_sdk_s3::operation::put_object::PutObjectError;
 use aws_sdk_s3::primitives::ByteStream;
 use backon::{BackoffBuilder, ExponentialBuilder, Retryable};
@@ -59,13 +60,22 @@ const TRIES: usize = 9;
 impl Store {
     /// Makes the client; does not talk to the store yet.
     pub async fn connect(config: &StoreConfig) -> Result<Self, StoreError> {
-        Ok(Self {
-            client: config.client().await?,
+        Ok(Self::of(config.client().await?, config))
+    }
+
+    /// The same over another HTTP client than the one that speaks TCP: a simulation's, for example.
+    pub fn connect_over(config: &StoreConfig, http: SharedHttpClient) -> Result<Self, StoreError> {
+        Ok(Self::of(config.client_over(http)?, config))
+    }
+
+    fn of(client: Client, config: &StoreConfig) -> Self {
+        Self {
+            client,
             bucket: config.bucket.clone(),
             prefix: config.normal_prefix(),
             writer: Uuid::new_v4(),
             seen_done: Arc::default(),
-        })
+        }
     }
 
     /// The random id of this process as a writer; it stands in every version we write.

@@ -280,11 +280,12 @@ impl Ctx {
                 return Err(JobError::interrupted(Interrupt::Yield(pause)).at(&key));
             }
             tokio::select! {
-                () = tokio::time::sleep(pause) => {}
+                biased;
                 () = self.inner.shutdown.cancelled() => {
                     self.inner.recorder.wait(key.clone(), so_far.clone()).await.map_err(lost)?;
                     return Err(JobError::interrupted(Interrupt::Shutdown).at(&key));
                 }
+                () = tokio::time::sleep(pause) => {}
             }
         }
     }

@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use jiff::Timestamp;
 use jobs::ids::JobName;
 use jobs::keys;
 use jobs::message::JobMessage;
@@ -93,7 +92,7 @@ impl Engine {
                     }
                     Some(s) => s.record,
                 };
-                if record.release(Event::Cancel, Timestamp::now()).is_err() {
+                if record.release(Event::Cancel, self.process.now()).is_err() {
                     break;
                 }
                 if self
@@ -123,7 +122,7 @@ impl Engine {
         outcome: Outcome,
     ) -> Result<(), StoreError> {
         let (cluster, id) = (&recovery.record.cluster, &recovery.record.id);
-        let now = Timestamp::now();
+        let now = self.process.now();
         let wrote = self
             .store
             .update(

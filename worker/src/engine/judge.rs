@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use jiff::Timestamp;
 use jobs::record::{Event, Failure, JobRecord};
 
 use super::ctx::Proven;
@@ -34,7 +33,7 @@ impl Engine {
             step: error.step.clone(),
             chain: error.chain(),
             left_behind: error.left_behind,
-            at: Timestamp::now(),
+            at: self.process.now(),
             host: self.me.host.clone(),
         });
         match &error.again {
@@ -57,6 +56,6 @@ impl Engine {
             .backoff
             .saturating_mul(1 << attempts.saturating_sub(1).min(16))
             .min(self.options.backoff_cap);
-        most.mul_f64(rand::random_range(0.1..=1.0))
+        most.mul_f64(0.1 + 0.9 * self.process.chance())
     }
 }

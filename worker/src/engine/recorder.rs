@@ -16,6 +16,8 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep_until, timeout_at};
 use tokio_util::sync::CancellationToken;
 
+use super::process::Process;
+
 /// What a turn asks its recorder to write.
 #[derive(Debug)]
 enum Request {
@@ -60,13 +62,15 @@ pub(crate) struct Lost;
 impl Recorder {
     /// Starts to record on top of `version`, a full version that we wrote ourselves.
     pub(crate) fn start(
+        process: Arc<dyn Process>,
         store: Store,
         series: Series,
         version: u64,
         record: JobRecord,
         lease: Duration,
-    ) -> (Self, tokio::task::JoinHandle<Result<Held, Lost>>) {
+    ) -> (Self, oneshot::Receiver<Result<Held, Lost>>) {
         let (requests, inbox) = mpsc::channel(256);
+        let (give_back, given_back) = oneshot::channel();
         let lost = CancellationToken::new();
         let held = Held {
             store,
@@ -77,6 +81,7 @@ impl Recorder {
         let renewed = Instant::now();
         let until = Arc::new(Mutex::new(renewed + lease));
         let task = Loop {
+            process: Arc::clone(&process),
             held,
             base: version,
             since_full: 0,
@@ -86,12 +91,16 @@ impl Recorder {
             renewed,
             until: Arc::clone(&until),
         };
+        process.spawn(Box::pin(async move {
+            // Nobody waits for the record any more when the whole turn is gone.
+            let _ = give_back.send(task.run().await);
+        }));
         let recorder = Self {
             requests,
             lost,
             until,
         };
-        (recorder, tokio::spawn(task.run()))
+        (recorder, given_back)
     }
 
     /// For how long from now the lease holds if it is not renewed.
@@ -179,6 +188,7 @@ pub(crate) enum StoreErrorOrLost {
 }
 
 struct Loop {
+    process: Arc<dyn Process>,
     held: Held,
     base: u64,
     since_full: u64,
@@ -229,7 +239,7 @@ impl Loop {
                     let record = StepRecord {
                         n: record.next_step_number(),
                         output,
-                        at: jiff::Timestamp::now(),
+                        at: self.process.now(),
                         ms,
                         epoch: record.epoch,
                     };

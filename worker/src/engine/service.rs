@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::FutureExt;
 use jobs::ids::{ClusterName, JobName, RecoveryId};
 use jobs::keys::Series;
 use jobs::plan::Plan;
@@ -17,7 +18,8 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::flags::FlagWatch;
-use super::owner::here;
+use super::process::{Process, ThisProcess};
+use crate::jobs::{Functions, Kinds};
 use crate::world::World;
 
 /// The settings of the engine.
@@ -59,6 +61,8 @@ impl Default for Options {
 /// A worker's engine.
 #[derive(Debug)]
 pub struct Engine {
+    pub(super) process: Arc<dyn Process>,
+    pub(super) functions: Arc<dyn Functions>,
     pub(super) store: Store,
     pub(super) queue: Arc<dyn Queue>,
     pub(super) world: Arc<World>,
@@ -99,8 +103,24 @@ impl Engine {
         options: Options,
         shutdown: CancellationToken,
     ) -> Arc<Self> {
-        let me = here(store.writer());
+        let (process, functions) = (Arc::new(ThisProcess), Arc::new(Kinds));
+        Self::within(process, functions, store, queue, world, options, shutdown)
+    }
+
+    /// The same within another process than this one and with other job functions: for a simulation.
+    pub fn within(
+        process: Arc<dyn Process>,
+        functions: Arc<dyn Functions>,
+        store: Store,
+        queue: Arc<dyn Queue>,
+        world: World,
+        options: Options,
+        shutdown: CancellationToken,
+    ) -> Arc<Self> {
+        let me = process.owner(store.writer());
         Arc::new(Self {
+            process,
+            functions,
             store,
             queue,
             world: Arc::new(world),
@@ -122,8 +142,11 @@ impl Engine {
     /// When the queue refuses us for good; a broker that is merely away is waited for.
     pub async fn run(self: &Arc<Self>) -> Result<(), QueueError> {
         let turns = TaskTracker::new();
-        let sweeper = tokio::spawn(Arc::clone(self).sweep_forever());
-        let received = self.receive(&turns).await;
+        let received = tokio::select! {
+            biased;
+            received = self.receive(&turns) => received,
+            () = self.sweep() => Ok(()),
+        };
         turns.close();
         let grace = tokio::time::timeout(self.options.grace, turns.wait()).await;
         if grace.is_err() {
@@ -134,15 +157,15 @@ impl Engine {
             self.halt.cancel();
             turns.wait().await;
         }
-        sweeper.abort();
         self.queue.close().await;
         received
     }
 
     async fn receive(self: &Arc<Self>, turns: &TaskTracker) -> Result<(), QueueError> {
         let mut consumer = tokio::select! {
-            consumer = self.queue.consume(self.options.concurrency) => consumer?,
+            biased;
             () = self.shutdown.cancelled() => return Ok(()),
+            consumer = self.queue.consume(self.options.concurrency) => consumer?,
         };
         tracing::info!(worker = %self.me.worker, concurrency = self.options.concurrency, "ready for jobs");
         loop {
@@ -152,7 +175,11 @@ impl Engine {
                 delivery = consumer.next() => delivery?,
             };
             let engine = Arc::clone(self);
-            turns.spawn(async move { engine.turn(delivery).await });
+            self.process.spawn(
+                turns
+                    .track_future(async move { engine.turn(delivery).await })
+                    .boxed(),
+            );
         }
         // Deliveries that we hold are acknowledged or returned by their turns; the consumer must
         // live until then, since dropping it may close their connection.

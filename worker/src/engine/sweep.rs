@@ -4,7 +4,6 @@
 //! message). The sweep looks at the records alone: a job that is due and whose record has not
 //! changed for a while, on our own clock, is woken once more. Too much waking is harmless.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use futures::{StreamExt, TryStreamExt, stream};
@@ -31,18 +30,22 @@ enum SweepError {
 }
 
 impl Engine {
-    /// Sweeps now and then until the worker shuts down.
-    pub(super) async fn sweep_forever(self: Arc<Self>) {
+    /// Sweeps now and then until the worker shuts down; does not return.
+    pub(super) async fn sweep(&self) {
+        self.shutdown
+            .run_until_cancelled(self.sweep_forever())
+            .await;
+        std::future::pending().await
+    }
+
+    async fn sweep_forever(&self) {
         let Some(every) = self.options.sweep else {
-            return;
+            return std::future::pending().await;
         };
         loop {
             // Jitter, so that workers started together do not sweep together.
-            let pause = every.mul_f64(rand::random_range(0.5..=1.0));
-            tokio::select! {
-                () = tokio::time::sleep(pause) => {}
-                () = self.shutdown.cancelled() => return,
-            }
+            let pause = every.mul_f64(0.5 + 0.5 * self.process.chance());
+            tokio::time::sleep(pause).await;
             match self.store.clusters().await {
                 Ok(clusters) => {
                     for cluster in clusters {

@@ -5,7 +5,6 @@ use std::task::Poll;
 use std::time::Duration;
 
 use futures::FutureExt;
-use jiff::Timestamp;
 use jobs::keys;
 use jobs::message::JobMessage;
 use jobs::plan::{PlannedJob, Readiness};
@@ -20,7 +19,6 @@ use super::ctx::{Ctx, Inner, Proven};
 use super::decide::{Decision, decide, is_last_chance};
 use super::error::{Again, Interrupt, JobError};
 use super::flags::FlagWatch;
-use super::owner::is_gone;
 use super::recorder::{Held, Lost, Recorder, StoreErrorOrLost};
 use super::service::Engine;
 use super::wake::Wake;
@@ -163,7 +161,7 @@ impl Engine {
                 None => false,
             };
             let readiness = self.readiness(&recovery, &job, record).await?;
-            let steps = crate::jobs::steps(&job.payload);
+            let steps = self.functions.steps(&job.payload);
             match decide(
                 record,
                 &readiness,
@@ -269,7 +267,7 @@ impl Engine {
                     );
                     let version = stored.map_or(0, |s| s.version) + 1;
                     record
-                        .claim(self.me.clone(), Timestamp::now())
+                        .claim(self.me.clone(), self.process.now())
                         .expect("the decision looked at the status");
                     // A job that crashed along with the one that is to blame must not be blamed
                     // for it: those with one chance left get it one after the other.
@@ -321,6 +319,7 @@ impl Engine {
             "turn begins"
         );
         let (recorder, writing) = Recorder::start(
+            Arc::clone(&self.process),
             self.store.clone(),
             series.clone(),
             version,
@@ -343,13 +342,13 @@ impl Engine {
                 flags,
                 shutdown: self.shutdown.clone(),
                 turn_ends,
-                known_steps: crate::jobs::steps(&job.payload),
+                known_steps: self.functions.steps(&job.payload),
                 used: Mutex::default(),
                 alone: Mutex::new(alone),
             }),
         };
         let mut work =
-            std::panic::AssertUnwindSafe(crate::jobs::run(&ctx, &job.payload)).catch_unwind();
+            std::panic::AssertUnwindSafe(self.functions.run(&ctx, &job.payload)).catch_unwind();
         // A process that was frozen for a while wakes up in the middle of this: it looks at the
         // clock before it goes on.
         let work = std::future::poll_fn(move |cx| {
@@ -397,7 +396,7 @@ impl Engine {
     ) -> Result<Leave, TurnError> {
         let mut record = held.record.clone();
         let (event, delay) = self.judge(&mut record, &ended);
-        let now = Timestamp::now();
+        let now = self.process.now();
         record
             .release(event, now)
             .expect("a running job may end in each of these ways");
@@ -517,7 +516,7 @@ impl Engine {
             || JobRecord::new(job.name.clone(), job.payload.clone()),
             |s| s.record,
         );
-        let now = Timestamp::now();
+        let now = self.process.now();
         let running = record.crashes.running.clone();
         // Claimed and released in one version: nobody else could have run it in between.
         record
@@ -556,8 +555,9 @@ impl Engine {
         let until = Instant::now() + self.options.lease + self.options.lease / 10;
         while Instant::now() < until {
             tokio::select! {
-                () = tokio::time::sleep(self.options.lease / 10) => {}
+                biased;
                 () = self.shutdown.cancelled() => return false,
+                () = tokio::time::sleep(self.options.lease / 10) => {}
             }
             match self.store.last_version(series).await {
                 Ok(Some(version)) if version == stored.version => {}
@@ -576,7 +576,7 @@ impl Engine {
             return false;
         };
         let unchanged = self.unchanged_for(series, stored.version).await;
-        !is_gone(owner, &self.me) && unchanged < self.options.lease
+        !self.process.is_gone(owner, &self.me) && unchanged < self.options.lease
     }
 
     async fn readiness(

@@ -11,11 +11,36 @@ pub mod provision;
 pub mod reachability;
 pub mod report;
 
+use std::fmt;
+
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use jobs::message::Job;
 
 use crate::engine::{Ctx, JobError, Proven};
+
+/// The job functions as the engine calls them; a simulation brings its own.
+pub trait Functions: Send + Sync + fmt::Debug {
+    /// Runs a job's function.
+    fn run<'a>(&'a self, ctx: &'a Ctx, job: &'a Job) -> BoxFuture<'a, Result<Proven, JobError>>;
+
+    /// The step names that the job's kind knows.
+    fn steps(&self, job: &Job) -> &'static [&'static str];
+}
+
+/// The job functions of this build.
+#[derive(Debug, Clone, Copy)]
+pub struct Kinds;
+
+impl Functions for Kinds {
+    fn run<'a>(&'a self, ctx: &'a Ctx, job: &'a Job) -> BoxFuture<'a, Result<Proven, JobError>> {
+        run(ctx, job)
+    }
+
+    fn steps(&self, job: &Job) -> &'static [&'static str] {
+        steps(job)
+    }
+}
 
 /// Runs a job's function: straight-line code that is run again from the top in every turn.
 pub fn run<'a>(ctx: &'a Ctx, job: &'a Job) -> BoxFuture<'a, Result<Proven, JobError>> {
