@@ -7,6 +7,7 @@ use anyhow::{Context, ensure};
 use bytes::Bytes;
 use jobs::ids::{ClusterName, RecoveryId, StepKey};
 use jobs::record::{Change, JobRecord, JobVersion, StepRecord, Versioned};
+use sandbox::s3::S3Server;
 use sandbox::world::Sandbox;
 
 /// What became of a recovery's jobs, in numbers.
@@ -32,9 +33,18 @@ pub fn check(
     cluster: &ClusterName,
     recovery: &RecoveryId,
 ) -> anyhow::Result<History> {
+    check_in(&sandbox.s3, cluster, recovery)
+}
+
+/// The same, in a store without a sandbox around it.
+pub fn check_in(
+    s3: &S3Server,
+    cluster: &ClusterName,
+    recovery: &RecoveryId,
+) -> anyhow::Result<History> {
     let prefix = format!("clusters/{cluster}/recoveries/{recovery}/jobs/");
     let mut jobs: BTreeMap<String, Vec<(u64, Bytes)>> = BTreeMap::new();
-    for (key, body) in sandbox.s3.objects(&prefix) {
+    for (key, body) in s3.objects(&prefix) {
         let (job, version) = key.rsplit_once('/').context("a key has parts")?;
         let version = version.trim_end_matches(".json").parse()?;
         let job = job.to_owned();

@@ -1,6 +1,7 @@
 //! Support for the end-to-end tests: a recovery in a sandbox, and what must hold afterwards.
 
 pub mod disks;
+pub mod harness;
 pub mod history;
 pub mod lab;
 pub mod processes;
