@@ -72,10 +72,10 @@ fn cloud(place: &Place, snapshot: &Snapshot, lines: &mut Vec<String>) {
         ));
     }
     for v in &snapshot.volumes {
-        let name = if v.bootable {
-            "(boot)"
-        } else {
-            v.name.as_str()
+        let name = match (v.bootable, v.local) {
+            (true, _) => "(boot)",
+            (_, true) => "(local)",
+            _ => v.name.as_str(),
         };
         let (size, status, on) = (v.size, v.status, server(&v.attached_to));
         let (local, device) = (v.local, &v.device);

@@ -25,7 +25,7 @@ use crate::recovery::begin;
 const LONG: Duration = Duration::from_secs(60);
 
 /// Points of a kind that are tried when not all are asked for.
-const SAMPLE: usize = 90;
+const SAMPLE: usize = 60;
 
 /// Worlds at a time: runs mostly wait for leases.
 const AT_ONCE: usize = 6;
@@ -301,13 +301,15 @@ impl Prepared {
         Ok(())
     }
 
-    /// The calls of the job itself: what follows it has points of its own.
+    /// The calls of the job itself, up to its acknowledgement: what follows it has points of its own.
     fn calls_of_job(&self, calls: &[Call]) -> Vec<Call> {
-        let follower = format!("/{}/", self.scenario.follower);
-        let of_job = calls
+        let follows = format!("s3 put jobs/{}/", self.scenario.follower);
+        let until = calls
             .iter()
-            .take_while(|call| !call.what.contains(&follower));
-        of_job.cloned().collect()
+            .position(|call| call.what.starts_with(&follows));
+        let of_both = &calls[..until.unwrap_or(calls.len())];
+        let last = of_both.iter().rposition(|call| call.what == "queue ack");
+        of_both[..last.map_or(0, |last| last + 1)].to_vec()
     }
 }
 
