@@ -8,6 +8,7 @@ use bytes::Bytes;
 use jobs::ids::{ClusterName, RecoveryId, StepKey};
 use jobs::keys::Series;
 use jobs::record::{Change, JobRecord, JobVersion, StepRecord, Versioned};
+use sandbox::s3::S3Server;
 use sandbox::world::Sandbox;
 
 /// What became of a recovery's jobs, in numbers.
@@ -33,9 +34,18 @@ pub fn check(
     cluster: &ClusterName,
     recovery: &RecoveryId,
 ) -> anyhow::Result<History> {
+    check_in(&sandbox.s3, cluster, recovery)
+}
+
+/// The same, in a store without a sandbox around it.
+pub fn check_in(
+    s3: &S3Server,
+    cluster: &ClusterName,
+    recovery: &RecoveryId,
+) -> anyhow::Result<History> {
     let prefix = format!("clusters/{cluster}/recoveries/{recovery}/jobs/");
     let mut jobs: BTreeMap<String, Vec<(u64, Bytes)>> = BTreeMap::new();
-    for (key, body) in sandbox.s3.objects(&prefix) {
+    for (key, body) in s3.objects(&prefix) {
         let (job, version) = Series::split(&key).context("a version's key")?;
         let job = job.prefix().to_owned();
         jobs.entry(job).or_default().push((version, body));

@@ -454,6 +454,16 @@ impl Worker {
         world: World,
         options: EngineOptions,
     ) -> anyhow::Result<Self> {
+        Self::start_on(store, Arc::new(KeptOpen(queue)), world, options)
+    }
+
+    /// Starts one on a queue that does not close when it ends.
+    pub fn start_on(
+        store: Store,
+        queue: Arc<dyn Queue>,
+        world: World,
+        options: EngineOptions,
+    ) -> anyhow::Result<Self> {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
             .thread_name("worker")
@@ -462,7 +472,6 @@ impl Worker {
         let shutdown = CancellationToken::new();
         let token = shutdown.clone();
         let running = runtime.spawn(async move {
-            let queue = Arc::new(KeptOpen(queue));
             worker::engine::Engine::new(store, queue, world, options, token)
                 .run()
                 .await

@@ -2,6 +2,7 @@
 
 pub mod cost;
 pub mod disks;
+pub mod harness;
 pub mod history;
 pub mod lab;
 pub mod processes;

@@ -62,6 +62,7 @@ impl Programs {
                 step_ms: 0,
                 abort_at: None,
                 fail_at: None,
+                child: false,
                 node: Some(format!("n{n}").parse().expect("a label")),
             });
             let needs = jobs.iter().map(|job| job.name.clone());

@@ -158,6 +158,7 @@ pub trait HostExt: Host {
     /// Writes a file in one go: whoever reads `path` sees the old content or the new one. The new
     /// file belongs to the user that we are, and nobody else can read it before `mode` is set.
     /// A symbolic link at `path` is replaced. Reads back mode and content before it returns.
+    /// What a worker that died left beside the file is cleared away; of two at the same file one fails.
     async fn write_file(&self, path: &str, content: &[u8], mode: u32) -> Result<(), SshError> {
         if !path.starts_with('/') || path.ends_with('/') || mode > 0o7777 {
             return Err(SshError::BadArgument {
@@ -167,7 +168,7 @@ pub trait HostExt: Host {
             });
         }
         let label = format!("write {path}");
-        let beside = format!("{path}.{}.new", uuid::Uuid::new_v4().simple());
+        let beside = format!("{path}.rekindle-{}", uuid::Uuid::new_v4().simple());
         let written = self
             .write_beside(path, &beside, content, mode, &label)
             .await;
@@ -203,7 +204,8 @@ pub trait HostExt: Host {
     ) -> Result<(), SshError> {
         // A large file takes its time: at least 256 KiB/s is expected.
         let extra = Duration::from_secs(content.len() as u64 / (256 * 1024));
-        let write = Command::new(&["sh", "-c", r#"umask 077 && cat >"$1""#, "sh", beside])
+        let script = r#"umask 077 && rm -f -- "$1".rekindle-* && cat >"$2""#;
+        let write = Command::new(&["sh", "-c", script, "sh", path, beside])
             .stdin(bytes::Bytes::copy_from_slice(content))
             .timeout(COMMAND_TIMEOUT + extra)
             .label(label);

@@ -61,6 +61,38 @@ pub struct CloSim {
 impl CloSim {
     /// Starts an empty project on a port of its own.
     pub async fn start(options: CloOptions, hosts: Arc<dyn Hosts>) -> Result<Self, StartError> {
+        let (token, project) = (format!("clo-{}", new_id()), new_id());
+        Self::with(options, hosts, token, project, World::new()).await
+    }
+
+    /// The same project once more, on a port of its own: token, ids and all that exists, but no
+    /// faults, and nothing counted yet. What is still being built stays unfinished in the copy, so
+    /// copy a cloud that has settled.
+    pub async fn copy(&self, hosts: Arc<dyn Hosts>) -> Result<Self, StartError> {
+        let Inner {
+            options,
+            token,
+            project,
+            ..
+        } = &*self.inner;
+        let world = self.inner.world().clone();
+        Self::with(
+            options.clone(),
+            hosts,
+            token.clone(),
+            project.clone(),
+            world,
+        )
+        .await
+    }
+
+    async fn with(
+        options: CloOptions,
+        hosts: Arc<dyn Hosts>,
+        token: String,
+        project: String,
+        world: World,
+    ) -> Result<Self, StartError> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
             .await
             .map_err(StartError::Listen)?;
@@ -69,9 +101,9 @@ impl CloSim {
             building: Semaphore::new(options.max_building),
             options,
             hosts,
-            token: format!("clo-{}", new_id()),
-            project: new_id(),
-            world: Mutex::new(World::new()),
+            token,
+            project,
+            world: Mutex::new(world),
             faults: CloFaults::default(),
             counts: Mutex::default(),
             log: Mutex::default(),
@@ -82,6 +114,11 @@ impl CloSim {
         });
         inner.spawn(http::serve(inner.clone(), listener));
         Ok(Self { inner, address })
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
     }
 
     /// Base URL, without `/v2`.

@@ -167,7 +167,7 @@ pub(super) struct Image {
 }
 
 /// Everything in the project, each list in order of creation.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct World {
     pub(super) servers: Vec<Server>,
     pub(super) volumes: Vec<Volume>,

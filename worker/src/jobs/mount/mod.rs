@@ -51,7 +51,11 @@ pub async fn run(ctx: &Ctx, job: &OnNode) -> Result<Proven, JobError> {
             deadline: Duration::from_secs(5 * 60),
         };
         let device: String = ctx
-            .wait(("find", &disk.name), patience, || find(&host, &volume.id))
+            .wait(("find", &disk.name), patience, || async {
+                // Waiting may outlast the connection.
+                let host = ctx.world().ssh(ctx, &record).await?;
+                find(&host, &volume.id).await
+            })
             .await?;
 
         let plan: Plan = ctx

@@ -45,7 +45,7 @@ pub struct DiskView {
     pub plugged: Option<(String, String)>,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Disk {
     pub(super) size: u64,
     pub(super) content: Content,
@@ -61,7 +61,7 @@ pub(super) struct Disk {
     pub(super) broken: bool,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) enum Content {
     Blank,
     FileSystem(FileSystem),
@@ -69,7 +69,7 @@ pub(super) enum Content {
     PartitionTable { uuid: String },
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct FileSystem {
     pub(super) kind: &'static str,
     pub(super) uuid: String,

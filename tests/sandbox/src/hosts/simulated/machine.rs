@@ -41,7 +41,7 @@ impl World {
     }
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Machine {
     pub(super) id: String,
     pub(super) name: String,
@@ -77,6 +77,14 @@ impl Mount {
 }
 
 impl Machine {
+    /// The same machine in another rack: nobody is connected to it.
+    pub(super) fn copy(&self) -> Self {
+        Self {
+            life: CancellationToken::new(),
+            ..self.clone()
+        }
+    }
+
     pub(super) fn new(boot: Boot, host_key: PrivateKey, booted_nth: u64) -> Self {
         let mut root = Tree::default();
         for directory in [

@@ -19,6 +19,7 @@ mod service;
 mod shell;
 mod ssh;
 mod system;
+mod tap;
 #[cfg(test)]
 mod tests;
 mod tree;
@@ -40,6 +41,7 @@ pub use self::disk::{DiskView, Seed};
 pub use self::faults::{CommandFault, HostFaults, Sshd};
 pub use self::service::Service;
 pub use self::shell::Output;
+pub use self::tap::{Cut, Tap};
 
 use self::cloud_init::UserData;
 use self::disk::Disk;
@@ -77,6 +79,44 @@ impl SimulatedHosts {
     /// An empty rack.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// The same machines and disks once more, in a rack of their own: what listens and what programs
+    /// do is the same, nobody is connected, and no fault is set.
+    pub fn copy(&self) -> Self {
+        let world = self.inner.world();
+        let machines = world.machines.iter().map(|(id, m)| (id.clone(), m.copy()));
+        let world = World {
+            machines: machines.collect(),
+            disks: world.disks.clone(),
+        };
+        let inner = Inner {
+            world: Mutex::new(world),
+            services: Mutex::new(self.inner.lock(&self.inner.services).clone()),
+            programs: Mutex::new(self.inner.lock(&self.inner.programs).clone()),
+            ..Inner::default()
+        };
+        Self {
+            inner: Arc::new(inner),
+        }
+    }
+
+    /// Puts a tap on all SSH servers, or takes it off.
+    pub fn tap(&self, tap: Option<Arc<dyn Tap>>) {
+        *self.inner.lock(&self.inner.tap) = tap;
+    }
+
+    /// Everything on the root disk of a server (by id or name): path → kind, owner, mode and
+    /// content. What is mounted is not followed.
+    pub fn root_disk(&self, server: &str) -> BTreeMap<String, String> {
+        let world = self.inner.world();
+        let Some(machine) = world.find(server) else {
+            return BTreeMap::new();
+        };
+        let entries = machine.root.entries();
+        entries
+            .map(|(path, entry)| (path.to_owned(), entry.describe()))
+            .collect()
     }
 
     /// The switchboard of faults.
@@ -311,6 +351,7 @@ impl Hosts for SimulatedHosts {
 struct Inner {
     world: Mutex<World>,
     faults: HostFaults,
+    tap: Mutex<Option<Arc<dyn Tap>>>,
     services: Mutex<BTreeMap<(String, u16), Service>>,
     programs: Mutex<BTreeMap<String, (bool, Hook)>>,
     log: Mutex<Vec<(String, Vec<String>)>>,
@@ -416,7 +457,15 @@ impl Inner {
             )
         };
         if to.port() == 22 {
-            return self.open_ssh(id, &name, life, emergency);
+            let tap = self.tapped();
+            let ticket = tap::before(&tap, || format!("connect {name}")).await;
+            let ticket = ticket.map_err(|Cut| io::ErrorKind::ConnectionRefused)?;
+            let opened = self.open_ssh(id, &name, life, emergency)?;
+            // Cut after the connection stands: whoever was let in finds it gone.
+            let after = tap::after(&tap, ticket).await;
+            return after
+                .map(|()| opened)
+                .map_err(|Cut| io::ErrorKind::ConnectionReset.into());
         }
         match self.service(&name, to.port()) {
             None => Err(io::ErrorKind::ConnectionRefused.into()),
@@ -430,6 +479,10 @@ impl Inner {
                 Ok(Box::new(Breakable::new(outside, life)))
             }
         }
+    }
+
+    fn tapped(&self) -> Option<Arc<dyn Tap>> {
+        self.lock(&self.tap).clone()
     }
 
     fn service(&self, server_name: &str, port: u16) -> Option<Service> {

@@ -1,10 +1,10 @@
 //! Short scripts for `sh -c`: simple commands with redirections, joined by `&&`, `||` or `;`.
-//! No pipes, no variables but the positional ones, no control flow: who needs those needs a
-//! real host.
+//! A `*` in the last part of a path. No pipes, no variables but the positional ones, no control
+//! flow: who needs those needs a real host.
 
 use super::machine::View;
 use super::shell::{self, Output};
-use super::words::{Token, tokens};
+use super::words::{ANY, Token, tokens};
 
 /// A parsed script.
 #[derive(Debug, Default)]
@@ -108,6 +108,25 @@ impl Script {
     }
 }
 
+/// The paths that a word with one `*` stands for; the word itself when there are none.
+fn expand(view: &mut View<'_>, word: &str) -> Vec<String> {
+    let literal = || vec![word.replace(ANY, "*")];
+    let Some((folder, name)) = word.rsplit_once('/').filter(|(_, name)| name.contains(ANY)) else {
+        return literal();
+    };
+    let (begin, end) = name.split_once(ANY).unwrap_or((name, ""));
+    let listed = shell::run(view, &["ls".to_owned(), format!("{folder}/")], b"");
+    let listed = String::from_utf8_lossy(&listed.stdout).into_owned();
+    let fits =
+        |n: &&str| n.len() >= begin.len() + end.len() && n.starts_with(begin) && n.ends_with(end);
+    let found: Vec<String> = listed
+        .lines()
+        .filter(fits)
+        .map(|n| format!("{folder}/{n}"))
+        .collect();
+    if found.is_empty() { literal() } else { found }
+}
+
 impl Step {
     fn run(&self, view: &mut View<'_>, stdin: &[u8]) -> Output {
         if self.argv[0] == "umask" {
@@ -135,7 +154,8 @@ impl Step {
         {
             return Output::fail(2, format!("sh: 1: cannot create {path}: {e}"));
         }
-        let mut output = shell::run(view, &self.argv, &input);
+        let argv: Vec<String> = self.argv.iter().flat_map(|w| expand(view, w)).collect();
+        let mut output = shell::run(view, &argv, &input);
         if let Some(path) = &self.output {
             let mut bytes = match self.append {
                 true => view.read(path).unwrap_or_default(),

@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use super::Inner;
 use super::faults::Strike;
 use super::shell::Output;
+use super::tap;
 use super::words;
 
 /// More standard input than this is a mistake in a test.
@@ -187,7 +188,26 @@ impl Command {
 
     async fn execute(&self, argv: Vec<String>, stdin: Vec<u8>) -> Output {
         let name = self.inner.name_of(&self.server).unwrap_or_default();
-        let strike = self.inner.faults.strike(&name, &argv);
+        let tap = self.inner.tapped();
+        let what = || {
+            let program = super::shell::unwrap(&argv).first();
+            format!(
+                "{name} {}",
+                program.map_or("", |p| super::tree::file_name(p))
+            )
+        };
+        let Ok(ticket) = tap::before(&tap, what).await else {
+            return self.suffer(Strike::Cut).await;
+        };
+        let output = self.answer(&name, argv, stdin).await;
+        match tap::after(&tap, ticket).await {
+            Ok(()) => output,
+            Err(tap::Cut) => self.suffer(Strike::Cut).await,
+        }
+    }
+
+    async fn answer(&self, name: &str, argv: Vec<String>, stdin: Vec<u8>) -> Output {
+        let strike = self.inner.faults.strike(name, &argv);
         if let Some((strike, false)) = strike {
             return self.suffer(strike).await;
         }

@@ -57,6 +57,18 @@ pub(super) enum Node {
 }
 
 impl Entry {
+    /// Kind, owner, mode and content in one line.
+    pub(super) fn describe(&self) -> String {
+        let what = match &self.node {
+            Node::File(bytes) => format!("file {:?}", String::from_utf8_lossy(bytes)),
+            Node::Directory => "directory".to_owned(),
+            Node::Link(to) => format!("link to {to}"),
+            Node::Block(name) => format!("block device {name}"),
+            Node::Character => "character device".to_owned(),
+        };
+        format!("{}:{} {:04o} {what}", self.uid, self.gid, self.mode)
+    }
+
     pub(super) fn new(node: Node) -> Self {
         let mode = match node {
             Node::Directory => 0o755,
@@ -106,6 +118,11 @@ impl Tree {
             .map(|(path, _)| path.as_str())
             .map_while(move |path| path.strip_prefix(prefix.as_str()))
             .filter(|name| !name.is_empty() && !name.contains('/'))
+    }
+
+    /// Everything with its path, in order.
+    pub(super) fn entries(&self) -> impl Iterator<Item = (&str, &Entry)> {
+        self.0.iter().map(|(path, entry)| (path.as_str(), entry))
     }
 
     /// All files with their paths.

@@ -26,6 +26,9 @@ pub(super) fn tokens(script: &str, parameters: &[String]) -> Result<Vec<Token>, 
     Reader::new(script, Some(parameters)).read()
 }
 
+/// An unquoted `*` of a script: stands for any number of characters of a file's name.
+pub(super) const ANY: char = '\u{e000}';
+
 /// Longer operators before their beginnings.
 const OPERATORS: [&str; 10] = ["&&", "||", ">>", ">", "<", ";", "\n", "|", "&", "2>"];
 
@@ -84,6 +87,7 @@ impl<'a> Reader<'a> {
                 '$' => self.parameter()?,
                 '[' if self.word.is_none() => self.push(c),
                 '#' | '~' if self.word.is_some() => self.push(c),
+                '*' if self.parameters.is_some() => self.push(ANY),
                 '(' | ')' | '`' | '*' | '?' | '[' | '#' | '~' => {
                     return Err(format!("{c} needs a shell"));
                 }

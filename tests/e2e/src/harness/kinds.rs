@@ -1,0 +1,169 @@
+//! What each kind of job is tried on: a small cluster, and the jobs that come before it.
+//!
+//! A new kind gets its line in [`before`]; the compiler asks for it.
+
+use std::collections::BTreeMap;
+
+use jobs::ids::{JobName, NodeName};
+use jobs::message::{Demo, Job, OnNode};
+use jobs::plan::PlannedJob;
+use jobs::record::{JobRecord, StepRecord};
+
+/// A node with data disks and the bastion in front of it.
+pub const SPEC: &str = "version: 1
+cluster: demo
+servers:
+  image: { distribution: ubuntu, version: \"22.04\" }
+  keypair: rekindle-demo
+load_balancer: {}
+groups:
+  - prefix: cache
+    role: worker
+    instances: { 1: true }
+    vcpus: 2
+    ram_gb: 2
+    boot_disk: { size_gb: 20 }
+    data_disks:
+      - { name: data, size_gb: 10, mount: /mnt/disks/data, owner: 1000, group: 1000, mode: \"0750\" }
+      - { name: scratch, size_gb: 5, mount: /mnt/disks/scratch, storage: local }
+  - prefix: bastion
+    role: bastion
+    instances: { 1: true }
+    vcpus: 2
+    ram_gb: 2
+    boot_disk: { size_gb: 20 }
+    forward: [{ port: 2205, to: 22 }]
+";
+
+/// A job to be tried, and the plan around it.
+#[derive(Debug, Clone)]
+pub struct Scenario {
+    /// The job.
+    pub job: PlannedJob,
+    /// All jobs: those that it needs, the job, and one that follows it.
+    pub plan: Vec<PlannedJob>,
+    /// The one that follows.
+    pub follower: JobName,
+}
+
+/// How a kind is tried.
+pub fn scenario(kind: &str) -> Option<Scenario> {
+    let job = every_kind().into_iter().find(|job| job.kind() == kind)?;
+    let mut plan = Vec::new();
+    for payload in before(&job) {
+        // In a row, so that the world they leave is always the same.
+        let needs: Vec<JobName> = plan.iter().map(|p: &PlannedJob| p.name.clone()).collect();
+        plan.push(planned(payload, needs));
+    }
+    let needs = plan.iter().map(|p| p.name.clone()).collect();
+    let mut job = planned(job, needs);
+    job.always = matches!(job.payload, Job::Report);
+    let after = planned(demo("after", 1), vec![job.name.clone()]);
+    let follower = after.name.clone();
+    plan.extend([job.clone(), after]);
+    Some(Scenario {
+        job,
+        plan,
+        follower,
+    })
+}
+
+/// One job of every kind.
+pub fn every_kind() -> Vec<Job> {
+    let on = |node: &str| OnNode {
+        node: NodeName::new(node).expect("a good name"),
+    };
+    vec![
+        Job::Provision(on("demo-cache-1")),
+        Job::LoadBalancer,
+        Job::Reachability(on("demo-cache-1")),
+        Job::Mount(on("demo-cache-1")),
+        Job::Permissions(on("demo-cache-1")),
+        Job::Report,
+        demo("tried", 4),
+    ]
+}
+
+/// What has to be done before a job of this kind.
+fn before(job: &Job) -> Vec<Job> {
+    let on = |node: &str| OnNode {
+        node: NodeName::new(node).expect("a good name"),
+    };
+    let reachable = || {
+        vec![
+            Job::Provision(on("demo-bastion-1")),
+            Job::Provision(on("demo-cache-1")),
+            Job::LoadBalancer,
+        ]
+    };
+    match job {
+        Job::Provision(_) | Job::Demo(_) => Vec::new(),
+        Job::LoadBalancer => vec![Job::Provision(on("demo-bastion-1"))],
+        Job::Reachability(_) | Job::Mount(_) => reachable(),
+        Job::Permissions(on) => {
+            let mut before = reachable();
+            before.push(Job::Mount(on.clone()));
+            before
+        }
+        Job::Report => vec![demo("before", 2)],
+    }
+}
+
+/// The steps of a job as they count when two runs are compared. A host key that dies with its worker
+/// costs an attempt at the server that leaves nothing behind, so such attempts are left out and
+/// the numbers of attempts do not count.
+pub fn steps_that_count(record: &JobRecord) -> BTreeMap<String, &StepRecord> {
+    let attempt = |key: &str| key.rsplit_once('/').map_or("", |(_, n)| n).to_owned();
+    let of_server = |key: &str| {
+        let name = key.split('/').next().unwrap_or_default();
+        matches!(record.payload, Job::Provision(_))
+            && ["server-intent", "server", "active", "discard", "discarded"].contains(&name)
+    };
+    let empty: Vec<String> = record
+        .steps
+        .iter()
+        .filter(|(key, step)| key.as_str().starts_with("server/") && step.output.is_null())
+        .map(|(key, _)| attempt(key.as_str()))
+        .collect();
+    let steps = record.steps.iter().map(|(key, step)| (key.as_str(), step));
+    steps
+        .filter(|(key, _)| !(of_server(key) && empty.contains(&attempt(key))))
+        .map(|(key, step)| match key.split_once('/') {
+            Some((name, _)) if of_server(key) => (format!("{name}/*"), step),
+            _ => (key.to_owned(), step),
+        })
+        .collect()
+}
+
+fn planned(payload: Job, needs: Vec<JobName>) -> PlannedJob {
+    PlannedJob {
+        name: payload.name(),
+        payload,
+        needs,
+        always: false,
+    }
+}
+
+fn demo(name: &str, steps: u32) -> Job {
+    Job::Demo(Demo {
+        steps,
+        step_ms: 0,
+        abort_at: None,
+        fail_at: None,
+        node: Some(NodeName::new(name).expect("a good name")),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use jobs::message::KINDS;
+
+    use super::*;
+
+    #[test]
+    fn every_kind_is_tried() {
+        for kind in KINDS {
+            assert!(scenario(kind).is_some(), "add {kind} to `every_kind`");
+        }
+    }
+}

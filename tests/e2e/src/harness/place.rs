@@ -1,0 +1,156 @@
+//! A small world that can be copied: store, cloud, hosts, network and queue, and workers on it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use jobs::queue::InProcess;
+use jobs::store::{Credentials, Secret, Store, StoreConfig};
+use sandbox::clo::{CloOptions, CloSim};
+use sandbox::hosts::Hosts;
+use sandbox::hosts::simulated::{SimulatedHosts, Tap as HostTap};
+use sandbox::net::Network;
+use sandbox::s3::{S3Options, S3Server};
+use worker::cloud::clo::{Clo, CloConfig, Patience, Token};
+use worker::engine::Options as EngineOptions;
+use worker::net::Dialer;
+use worker::ssh::keys::{generate_host_key, parse_private_key};
+use worker::world::World;
+
+use super::queue::{Parked, Tapped};
+use super::tap::Tap;
+use super::wire::{Wire, name_of_clo, name_of_s3};
+use crate::lab::Worker;
+
+/// How long a lease holds here. The heartbeats of a few workers on a busy machine must come through
+/// in time, and every crash costs one lease.
+pub const LEASE: Duration = Duration::from_millis(600);
+
+/// The world.
+#[derive(Debug)]
+pub struct Place {
+    /// The store.
+    pub s3: S3Server,
+    /// The cloud.
+    pub clo: Arc<CloSim>,
+    /// The hosts.
+    pub hosts: SimulatedHosts,
+    /// The broker.
+    pub queue: InProcess,
+    network: Network,
+    key: Arc<str>,
+}
+
+/// A worker, with the wires that lead it to the world.
+#[derive(Debug)]
+pub struct Hand {
+    worker: Worker,
+    _wires: [Wire; 2],
+}
+
+impl Hand {
+    /// Kills it without a word.
+    pub fn kill(self) {
+        self.worker.kill();
+    }
+}
+
+impl Place {
+    /// An empty world.
+    pub async fn new() -> anyhow::Result<Self> {
+        let hosts = SimulatedHosts::new();
+        let options = CloOptions {
+            boot_time: Duration::from_millis(3),
+            settle_time: Duration::from_millis(2),
+            ..CloOptions::default()
+        };
+        let clo = CloSim::start(options, Arc::new(hosts.clone())).await?;
+        let key = generate_host_key()?.private.expose().to_owned();
+        Self::around(clo, hosts, key.into()).await
+    }
+
+    /// The same world once more. Nothing may be going on in it.
+    pub async fn copy(&self) -> anyhow::Result<Self> {
+        let hosts = self.hosts.copy();
+        let clo = self.clo.copy(Arc::new(hosts.clone())).await?;
+        let copy = Self::around(clo, hosts, Arc::clone(&self.key)).await?;
+        for (key, body) in self.s3.objects("") {
+            copy.s3.put_object(&key, body);
+        }
+        Ok(copy)
+    }
+
+    async fn around(clo: CloSim, hosts: SimulatedHosts, key: Arc<str>) -> anyhow::Result<Self> {
+        let clo = Arc::new(clo);
+        let rack: Arc<dyn Hosts> = Arc::new(hosts.clone());
+        Ok(Self {
+            s3: S3Server::start(S3Options::default()).await?,
+            network: Network::start(Arc::clone(&clo), rack).await?,
+            clo,
+            hosts,
+            queue: InProcess::new(),
+            key,
+        })
+    }
+
+    /// The store without a tap.
+    pub async fn store(&self) -> anyhow::Result<Store> {
+        self.store_at(self.s3.endpoint()).await
+    }
+
+    async fn store_at(&self, endpoint: String) -> anyhow::Result<Store> {
+        let config = StoreConfig {
+            endpoint: Some(endpoint),
+            bucket: self.s3.bucket().to_owned(),
+            credentials: Credentials::Keys {
+                access: self.s3.access_key().to_owned(),
+                secret: Secret::new(self.s3.secret_key()),
+            },
+            region: "us-east-1".into(),
+            prefix: String::new(),
+            path_style: true,
+            timeout: Duration::from_secs(4),
+        };
+        Ok(Store::connect(&config).await?)
+    }
+
+    /// Starts a worker behind a tap.
+    pub async fn worker(&self, tap: &Tap, parked: Option<Parked>) -> anyhow::Result<Hand> {
+        let to_s3 = Wire::lay(self.s3.address(), tap.clone(), name_of_s3).await?;
+        let to_clo = Wire::lay(self.clo.address(), tap.clone(), name_of_clo).await?;
+        let tapped: Arc<dyn HostTap> = Arc::new(tap.clone());
+        self.hosts.tap(Some(tapped));
+
+        let store = self.store_at(to_s3.url()).await?;
+        let mut cloud = CloConfig::new(Token::new(self.clo.token()), self.clo.project());
+        cloud.url = to_clo.url();
+        cloud.patience = Patience {
+            timeout: Duration::from_secs(5),
+            first_pause: Duration::from_millis(5),
+            longest_pause: Duration::from_millis(20),
+            ..Patience::default()
+        };
+        let mut world = World::default();
+        world.clo = Some(Clo::new(cloud)?);
+        world.dialer = Dialer::through(&self.network.proxy_url())?;
+        world.ssh_key = Some(parse_private_key(&self.key, "the harness")?);
+        world.poll = Some(Duration::from_millis(5));
+        world.settle.every = Duration::from_millis(5);
+        let options = EngineOptions {
+            // One turn after the other, so that calls come in the same order in every run.
+            concurrency: 1,
+            turn: Duration::from_secs(20),
+            lease: LEASE,
+            backoff: Duration::from_millis(10),
+            backoff_cap: Duration::from_millis(50),
+            sweep: None,
+            ..EngineOptions::default()
+        };
+        let queue = Tapped::new(self.queue.clone(), tap.clone(), parked);
+        Ok(Hand {
+            worker: Worker::start_on(store, Arc::new(queue), world, options)
+                .context("start a worker")?,
+            _wires: [to_s3, to_clo],
+        })
+    }
+}

@@ -1,0 +1,30 @@
+//! Every kind of job, disturbed at every point of its run: one world in the end (see `e2e::harness`).
+
+use e2e::harness::check;
+
+macro_rules! kinds {
+    ($($test:ident: $kind:literal,)*) => {
+        $(
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $test() -> anyhow::Result<()> {
+                check($kind).await
+            }
+        )*
+
+        #[test]
+        fn every_kind_has_a_test() {
+            let tested = [$($kind),*];
+            assert_eq!(tested, jobs::message::KINDS, "a kind has no line in harness_jobs.rs");
+        }
+    };
+}
+
+kinds! {
+    provision: "provision",
+    load_balancer: "load-balancer",
+    reachability: "reachability",
+    mount: "mount",
+    permissions: "permissions",
+    report: "report",
+    demo: "demo",
+}
