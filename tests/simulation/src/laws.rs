@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use jobs::ids::{JobName, StepKey};
+use jobs::keys::Series;
 use jobs::message::JobMessage;
 use jobs::record::{Change, JobRecord, JobVersion, Status, Versioned};
 use uuid::Uuid;
@@ -76,8 +77,8 @@ impl Laws {
         let mut rest: Vec<&str> = parts.collect();
         match kind {
             "jobs" => {
-                let version = rest.pop().and_then(|name| name.strip_suffix(".json"));
-                let version = version.and_then(|digits| digits.parse().ok());
+                rest.pop();
+                let version = Series::split(key).map(|(_, n)| n);
                 let version = version.ok_or_else(|| format!("{who} wrote `{key}`"))?;
                 let job = name(&rest)?;
                 let written: Versioned<JobVersion> = serde_json::from_slice(body)

@@ -150,6 +150,7 @@ fn demo(name: &str, steps: u32) -> Job {
         step_ms: 0,
         abort_at: None,
         fail_at: None,
+        child: false,
         node: Some(NodeName::new(name).expect("a good name")),
     })
 }

@@ -156,7 +156,8 @@ fn bucket(place: &Place, lines: &mut Vec<String>) -> anyhow::Result<()> {
     lines.extend(keys.into_iter().map(|key| format!("key {key}")));
 
     let mut series: BTreeMap<String, Vec<(String, bytes::Bytes)>> = BTreeMap::new();
-    for (key, body) in objects {
+    // Versions are listed from the newest to the oldest.
+    for (key, body) in objects.into_iter().rev() {
         let (folder, _) = key.rsplit_once('/').unwrap_or(("", &key));
         series
             .entry(folder.to_owned())
@@ -310,7 +311,7 @@ fn random(text: &str) -> usize {
         return 20;
     }
     if hex >= 20 {
-        return hex;
+        return hex + version(&text[hex..]);
     }
     let key = run(&|c| c.is_ascii_alphanumeric() || "+/=".contains(c));
     if text.starts_with("AAAA") && key > 40 {
@@ -323,6 +324,15 @@ fn random(text: &str) -> usize {
     0
 }
 
+/// The length of `-7`, as it stands before `.json` in the key of a seventh version.
+fn version(text: &str) -> usize {
+    let digits = text.strip_prefix('-').and_then(|t| t.strip_suffix(".json"));
+    match digits {
+        Some(n) if !n.is_empty() && n.bytes().all(|b| b.is_ascii_digit()) => n.len() + 1,
+        _ => 0,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -333,7 +343,7 @@ mod tests {
             ("demo-cache-1-data", "demo-cache-1-data"),
             ("UUID=2c1c0f1e-4a7b-4a53-9a0c-6f5b7a2b9d01 /", "UUID=* /"),
             ("virtio-2c1c0f1e-4a7b-4a53-9", "virtio-*"),
-            ("x/00000000000000000007.json", "x/*.json"),
+            ("x/99999999999999999992-7.json", "x/*.json"),
             ("\"2026-01-02T03:04:05.678Z\"", "\"*\""),
             ("10.77.1.10", "10.77.1.10"),
         ] {
