@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use comfy_table::{Table, presets};
+use comfy_table::{ContentArrangement, Table, presets};
+use e2e::cost::Cost;
 use serde::Serialize;
 
 /// One line of the table.
@@ -39,10 +40,21 @@ pub(crate) enum Output {
     Json,
 }
 
+/// What one of many costs at the store.
+#[derive(Debug, Serialize)]
+struct Price {
+    /// One of what.
+    of: String,
+    /// Its share.
+    #[serde(flatten)]
+    cost: Cost,
+}
+
 /// Everything that was measured, in the order in which it was first asked for. Rounds of several
 /// series may be taken in turn, so that a noisy minute does not hit only one of them.
 #[derive(Debug, Default)]
 pub(crate) struct Figures {
+    prices: Vec<Price>,
     series: Vec<Series>,
     places: BTreeMap<String, usize>,
 }
@@ -57,6 +69,11 @@ struct Series {
 }
 
 impl Figures {
+    /// Adds what one of many costs.
+    pub(crate) fn price(&mut self, of: String, cost: Cost) {
+        self.prices.push(Price { of, cost });
+    }
+
     /// Adds a round to a series.
     pub(crate) fn add(&mut self, what: &str, unit: &'static str, figure: f64) -> &mut Self {
         let next = self.series.len();
@@ -91,34 +108,61 @@ impl Figures {
     pub(crate) fn print(&self, output: Output) -> anyhow::Result<String> {
         let figures: Vec<Figure> = self.series.iter().filter_map(Series::figure).collect();
         if output == Output::Json {
-            return Ok(serde_json::to_string_pretty(&figures)?);
+            let all = serde_json::json!({ "costs": self.prices, "figures": figures });
+            return Ok(serde_json::to_string_pretty(&all)?);
         }
-        let preset = match output {
-            Output::Markdown => presets::ASCII_MARKDOWN,
-            Output::Table | Output::Json => presets::UTF8_BORDERS_ONLY,
-        };
-        let mut table = Table::new();
-        table.load_style(preset);
-        if output == Output::Markdown {
-            table.set_content_arrangement(comfy_table::ContentArrangement::Disabled);
+        let mut tables = Vec::new();
+        if !self.prices.is_empty() {
+            tables.push(self.prices(output).to_string());
         }
-        table.set_header(["what", "median", "least to most", "aim", "peers"]);
-        for figure in &figures {
-            table.add_row([
-                figure.what.clone(),
-                format!("{} {}", short(figure.median), figure.unit)
-                    .trim()
-                    .to_owned(),
-                match figure.rounds {
-                    1 => String::new(),
-                    _ => format!("{} to {}", short(figure.least), short(figure.most)),
-                },
-                figure.aim.to_owned(),
-                figure.peers.to_owned(),
-            ]);
+        if !figures.is_empty() {
+            tables.push(times(&figures, output).to_string());
         }
-        Ok(table.to_string())
+        Ok(tables.join("\n\n"))
     }
+
+    fn prices(&self, output: Output) -> Table {
+        let mut table = table(output);
+        let parts = self.prices.iter().flat_map(|price| price.cost.parts());
+        let names = parts.take(5).map(|(name, _)| name.to_owned());
+        table.set_header(std::iter::once("the share of".to_owned()).chain(names));
+        for price in &self.prices {
+            let parts = price.cost.parts().map(|(_, figure)| short(figure));
+            table.add_row(std::iter::once(price.of.clone()).chain(parts));
+        }
+        table
+    }
+}
+
+fn times(figures: &[Figure], output: Output) -> Table {
+    let mut table = table(output);
+    table.set_header(["what", "median", "least to most", "aim", "peers"]);
+    for figure in figures {
+        let median = format!("{} {}", short(figure.median), figure.unit);
+        let range = match figure.rounds {
+            1 => String::new(),
+            _ => format!("{} to {}", short(figure.least), short(figure.most)),
+        };
+        table.add_row([
+            &figure.what,
+            median.trim(),
+            &range,
+            figure.aim,
+            figure.peers,
+        ]);
+    }
+    table
+}
+
+fn table(output: Output) -> Table {
+    let mut table = Table::new();
+    if output == Output::Markdown {
+        table.load_style(presets::ASCII_MARKDOWN);
+        table.set_content_arrangement(ContentArrangement::Disabled);
+    } else {
+        table.load_style(presets::UTF8_BORDERS_ONLY);
+    }
+    table
 }
 
 impl Series {

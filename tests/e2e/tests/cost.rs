@@ -36,7 +36,7 @@ async fn the_thousandth_step_costs_what_the_tenth_does() -> anyhow::Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_three_hundredth_node_costs_what_the_tenth_does() -> anyhow::Result<()> {
+async fn heavy_the_three_hundredth_node_costs_what_the_tenth_does() -> anyhow::Result<()> {
     let (few, more, many) = (
         of_nodes(10).await?,
         of_nodes(60).await?,

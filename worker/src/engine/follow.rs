@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use futures::{StreamExt, TryStreamExt, stream};
 use jobs::ids::JobName;
 use jobs::keys;
 use jobs::message::JobMessage;
@@ -12,6 +13,9 @@ use jobs::store::{Appended, Recovery, StoreError};
 
 use super::service::Engine;
 use super::turn::TurnError;
+
+/// Cancels at most this many jobs at a time.
+const PARALLEL: usize = 16;
 
 impl Engine {
     /// Posts every job that `name` was the last need of, and ends the recovery when nothing is left.
@@ -77,34 +81,17 @@ impl Engine {
     /// Settles what nobody runs as cancelled, and ends the recovery once nothing runs any more.
     pub(super) async fn finish_cancelled(&self, recovery: &Recovery) -> Result<(), StoreError> {
         let (cluster, id) = (&recovery.record.cluster, &recovery.record.id);
-        let mut running = 0_usize;
-        for job in recovery.plan.jobs() {
-            let series = keys::job(cluster, id, &job.name);
-            loop {
-                let stored = self.store.read_job(&series).await?;
-                let version = stored.as_ref().map_or(0, |s| s.version) + 1;
-                let mut record = match stored {
-                    None => JobRecord::new(job.name.clone(), job.payload.clone()),
-                    Some(s) if s.record.status.is_settled() => break,
-                    Some(s) if self.is_held(&series, &s).await => {
-                        running += 1;
-                        break;
-                    }
-                    Some(s) => s.record,
-                };
-                if record.release(Event::Cancel, self.process.now()).is_err() {
-                    break;
-                }
-                if self
-                    .store
-                    .append(&series, version, &JobVersion::Full(Box::new(record)))
-                    .await?
-                    == Appended::Won
-                {
-                    break;
-                }
-            }
-        }
+        let settled = self.store.settled(cluster, id).await?;
+        let open = recovery.plan.jobs().iter();
+        let cancels: Vec<_> = open
+            .filter(|job| !settled.done.contains(&job.name))
+            .map(|job| self.cancel(recovery, job))
+            .collect();
+        let runs: Vec<bool> = stream::iter(cancels)
+            .buffer_unordered(PARALLEL)
+            .try_collect()
+            .await?;
+        let running = runs.into_iter().filter(|runs| *runs).count();
         if running > 0 {
             tracing::info!(
                 running,
@@ -113,6 +100,28 @@ impl Engine {
             return Ok(());
         }
         self.finish(recovery, Outcome::Cancelled).await
+    }
+
+    /// Settles a job as cancelled unless it is settled already; says whether somebody still runs it.
+    async fn cancel(&self, recovery: &Recovery, job: &PlannedJob) -> Result<bool, StoreError> {
+        let series = keys::job(&recovery.record.cluster, &recovery.record.id, &job.name);
+        loop {
+            let stored = self.store.read_job(&series).await?;
+            let version = stored.as_ref().map_or(0, |s| s.version) + 1;
+            let mut record = match stored {
+                None => JobRecord::new(job.name.clone(), job.payload.clone()),
+                Some(s) if s.record.status.is_settled() => return Ok(false),
+                Some(s) if self.is_held(&series, &s).await => return Ok(true),
+                Some(s) => s.record,
+            };
+            if record.release(Event::Cancel, self.process.now()).is_err() {
+                return Ok(false);
+            }
+            let full = JobVersion::Full(Box::new(record));
+            if self.store.append(&series, version, &full).await? == Appended::Won {
+                return Ok(false);
+            }
+        }
     }
 
     /// Writes the recovery's end and frees the cluster. Any number of workers may try at once.
