@@ -1,6 +1,4 @@
 //! Answers that nobody would expect: an error, never a panic, never "absent", never a short list.
-//!
-//! `REKINDLE_FUZZ_CASES` runs longer by hand. A case that fails is written down as a plain test.
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 use std::collections::BTreeSet;
@@ -11,25 +9,13 @@ use axum::body::{Body, Bytes};
 use axum::extract::Query;
 use axum::http::Response;
 use proptest::prelude::*;
-use proptest::test_runner::FailurePersistence;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use super::fake::{TOKEN, impatience};
 use super::list::Resource;
 use super::*;
-
-fn cases(default: u32) -> ProptestConfig {
-    let cases = match std::env::var("REKINDLE_FUZZ_CASES") {
-        Ok(text) => text.parse().expect("REKINDLE_FUZZ_CASES is a number"),
-        Err(_) => default,
-    };
-    ProptestConfig {
-        cases,
-        failure_persistence: None::<Box<dyn FailurePersistence>>,
-        ..ProptestConfig::default()
-    }
-}
+use crate::fuzz::cases;
 
 fn strange() -> impl Strategy<Value = Value> {
     prop_oneof![
