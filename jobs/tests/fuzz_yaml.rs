@@ -51,7 +51,12 @@ fn keeps_its_promises(spec: &ClusterSpec) -> Result<(), TestCaseError> {
         prop_assert_eq!(found.as_ref(), Some(node));
         let mut mounts = BTreeSet::new();
         for disk in &node.data_disks {
-            prop_assert!(mounts.insert(disk.mount.trim_end_matches('/').to_owned()));
+            prop_assert!(mounts.insert(disk.mount.clone()));
+            // As the kernel's mount table has it.
+            let parts: Vec<&str> = disk.mount.split('/').collect();
+            prop_assert!(
+                parts.len() > 1 && parts[0].is_empty() && parts[1..].iter().all(|p| !p.is_empty())
+            );
             prop_assert!(disk.storage == Storage::Local || disk.size_gb >= 10);
         }
     }

@@ -180,3 +180,16 @@ fn labels_taints_and_rules_are_checked() {
         "load_balancer.health.delay: 10 is less",
     );
 }
+
+#[test]
+fn a_mount_point_is_as_the_kernel_shows_it_and_none_of_the_systems() {
+    let mount = |path: &str, want: &str| {
+        check("mount: /mnt/disks/data", &format!("mount: {path}"), want);
+    };
+    mount("/mnt/disks/data/", "has a `/` too many");
+    mount("/mnt//data", "has a `/` too many");
+    mount("//etc", "has a `/` too many");
+    mount("/lib64/x", "belongs to the system");
+    mount("/sbin", "belongs to the system");
+    mount("/var", "belongs to the system");
+}

@@ -6,6 +6,8 @@ pub mod cloud;
 pub mod cluster;
 pub mod config;
 pub mod engine;
+#[cfg(test)]
+mod fuzz;
 pub mod jobs;
 pub mod net;
 mod run;

@@ -42,6 +42,14 @@ const MOST_RAM_GB: u32 = 512;
 /// The provider's smallest network volume, in GB.
 const LEAST_NETWORK_GB: u32 = 10;
 
+/// Where the system lives: nothing of ours is mounted there or below.
+const SYSTEM_AND_BELOW: [&str; 14] = [
+    "/etc", "/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/boot", "/proc",
+    "/sys", "/dev", "/root", "/run",
+];
+/// Nothing is mounted over these; below them there may be.
+const SYSTEM: [&str; 2] = ["/var", "/tmp"];
+
 pub(super) fn check(spec: &ClusterSpec) -> Vec<Problem> {
     let mut found = Vec::new();
     if spec.version != 1 {
@@ -254,11 +262,13 @@ fn check_disk(disk: &DataDisk, at: &str, found: &mut Vec<Problem>) {
             "mount",
             format!("`{path}` is not an absolute path of letters, digits, `.`, `_` and `-`"),
         );
-    } else if [
-        "/etc", "/usr", "/bin", "/boot", "/proc", "/sys", "/dev", "/root", "/run",
-    ]
-    .iter()
-    .any(|p| path == *p || path.starts_with(&format!("{p}/")))
+    } else if path.ends_with('/') || path.contains("//") {
+        // The kernel's mount table has it without them, and would never show it.
+        bad("mount", format!("`{path}` has a `/` too many"));
+    } else if SYSTEM.contains(&path)
+        || SYSTEM_AND_BELOW
+            .iter()
+            .any(|p| path == *p || path.starts_with(&format!("{p}/")))
     {
         bad("mount", format!("`{path}` belongs to the system"));
     }

@@ -9,7 +9,7 @@ use e2e::volumes::{Scene, Tally, play};
 use futures::StreamExt;
 
 /// Worlds that play at the same time: most of what they do is to wait.
-const TOGETHER: usize = 4;
+const TOGETHER: usize = 3;
 
 fn setting(name: &str, default: u64) -> u64 {
     match std::env::var(name) {

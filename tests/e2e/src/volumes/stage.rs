@@ -301,7 +301,8 @@ async fn plug_elsewhere(lab: &Lab, volume: &str) -> anyhow::Result<()> {
     let snapshot = lab.sandbox.clo.snapshot();
     let server = snapshot.servers_named(STRANGER).next();
     let server = server.context("the stranger's server")?.id.clone();
-    let clo = lab.world()?.clo.context("a lab has a cloud")?;
+    // Not the impatient client of the workers: nothing is to go wrong yet.
+    let clo = lab.sandbox.world()?.clo.context("a lab has a cloud")?;
     clo.attach_volume(volume, &server).await?;
     let used = |v: &sandbox::clo::VolumeView| v.id == volume && v.status == VolumeStatus::InUse;
     lab.sandbox

@@ -148,7 +148,6 @@ impl Asked {
         &self,
         status: StatusCode,
         retry_after: Option<Duration>,
-        is_html: bool,
         body: &str,
     ) -> CloError {
         let operation = self.operation.clone();
@@ -167,10 +166,11 @@ impl Asked {
                 None,
             );
         }
-        if status == StatusCode::NOT_FOUND && is_html {
-            // The API answers in JSON. A web page means that a proxy or a wrong CLO_URL answered,
-            // and that must not read as "this server does not exist".
-            let reason = "status 404 with a web page: this is not the API (see CLO_URL)".to_owned();
+        if status == StatusCode::NOT_FOUND && !is_of_the_api(body) {
+            // A web page or a line of text means that a proxy or a wrong CLO_URL answered, and that
+            // must not read as "this server does not exist".
+            let reason =
+                "status 404 without a JSON body: this is not the API (see CLO_URL)".to_owned();
             return CloError::Unexpected {
                 operation,
                 reason,
@@ -184,6 +184,12 @@ impl Asked {
             body: cut(body),
         }
     }
+}
+
+/// The API answers in JSON, or with nothing at all.
+fn is_of_the_api(body: &str) -> bool {
+    body.trim().is_empty()
+        || serde_json::from_str::<serde_json::Value>(body).is_ok_and(|v| v.is_object())
 }
 
 /// A 2xx answer.

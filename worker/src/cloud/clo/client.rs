@@ -4,8 +4,8 @@ use std::fmt;
 use std::time::{Duration, SystemTime};
 
 use backon::Retryable;
-use reqwest::Url;
 use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue};
+use reqwest::{StatusCode, Url};
 use serde::de::DeserializeOwned;
 
 use super::call::{Answer, Call};
@@ -214,18 +214,17 @@ impl Clo {
             };
         }
         let retry_after = retry_after(response.headers(), SystemTime::now());
-        let is_html = response.headers().get(CONTENT_TYPE).is_some_and(|kind| {
-            kind.as_bytes()
-                .to_ascii_lowercase()
-                .starts_with(b"text/html")
-        });
-        let body = read(&mut response, LARGEST_ERROR)
-            .await
-            .ok()
-            .flatten()
-            .unwrap_or_default();
+        let body = match read(&mut response, LARGEST_ERROR).await {
+            Ok(Some(body)) => body,
+            // "Not found" counts only when all of it was heard.
+            Ok(None) | Err(_) if status == StatusCode::NOT_FOUND => {
+                let reason = "status 404 with a body that cannot be read".to_owned();
+                return Err(call.asked.unexpected(reason, b""));
+            }
+            Ok(None) | Err(_) => Vec::new(),
+        };
         let body = self.without_secrets(call, &String::from_utf8_lossy(&body));
-        Err(call.asked.failed(status, retry_after, is_html, &body))
+        Err(call.asked.failed(status, retry_after, &body))
     }
 
     /// APIs like to repeat the request in their error, and a create's user_data holds a host key.
@@ -275,6 +274,7 @@ impl Clo {
     pub(super) async fn created(&self, call: Call) -> Result<String, CloError> {
         #[derive(serde::Deserialize)]
         struct Created {
+            #[serde(deserialize_with = "super::model::id")]
             id: String,
         }
         Ok(self.result::<Created>(call).await?.id)

@@ -17,6 +17,8 @@ use super::error::CloError;
 const PAGE: usize = 100;
 /// Pages read at most; an API that always promises more is not believed for ever.
 const MOST_PAGES: usize = 500;
+/// Items kept at most, also of an API that gives more than a page at once.
+const MOST_ITEMS: usize = PAGE * MOST_PAGES;
 /// How often a list is read from the start when it changed under our hands.
 const ROUNDS: usize = 3;
 
@@ -43,8 +45,10 @@ impl Clo {
     /// Reads a list to its end. Sorted by id, each id once.
     ///
     /// Pages are cut by offset, so an item that goes away meanwhile shifts the rest and one is
-    /// missed. The count shrinks then, and the list is read again. Items that are added are not
-    /// a problem: all that were there when we began are found.
+    /// missed. The count shrinks then, unless another item came at the same time; so each page
+    /// begins with the last row of the one before, and a row that we have not seen there means a
+    /// gap. The list is read again then. Items that are added are not a problem: all that were
+    /// there when we began are found.
     pub(super) async fn list<T>(&self, operation: &str, path: &str) -> Result<Vec<T>, CloError>
     where
         T: DeserializeOwned + Resource,
@@ -82,15 +86,17 @@ impl Clo {
     where
         T: DeserializeOwned + Resource,
     {
-        let mut items = BTreeMap::new();
+        let mut items: BTreeMap<String, T> = BTreeMap::new();
         let mut offset = 0;
+        // Pages of one row have no room for a row that we know.
+        let mut again = 0;
         // What there was when we began, and what there was at the last page.
         let mut first: Option<u64> = None;
         let mut last = 0;
         for _ in 0..MOST_PAGES {
             let call = Call::new(Method::GET, operation, path)
                 .query("limit", PAGE)
-                .query("offset", offset);
+                .query("offset", offset - again);
             let page: Page<T> = self.decoded(call).await?;
             let before = items.len();
             let broken = |reason, got, count| Ok(Err(Broken { reason, got, count }));
@@ -102,26 +108,30 @@ impl Clo {
                 return broken("items went away while it was read", before, count);
             }
             last = count;
-            let rows = page.result.as_ref().map_or(0, Vec::len);
-            items.extend(
-                page.result
-                    .into_iter()
-                    .flatten()
-                    .map(|item| (item.id().to_owned(), item)),
-            );
-            offset += rows;
+            let rows = page.result.unwrap_or_default();
+            let known = rows.first().is_some_and(|row| items.contains_key(row.id()));
+            if again > 0 && !rows.is_empty() && !known {
+                return broken("its rows moved while it was read", before, count);
+            }
+            let read = rows.len();
+            items.extend(rows.into_iter().map(|item| (item.id().to_owned(), item)));
+            offset += read.saturating_sub(again);
             if offset as u64 >= count {
                 if (items.len() as u64) < first {
                     return broken("its order changed while it was read", items.len(), count);
                 }
                 return Ok(Ok(items.into_values().collect()));
             }
-            if rows == 0 {
+            if read <= again {
                 return broken("a page is empty before the end", before, count);
             }
             if items.len() == before {
                 return broken("a page brings nothing new", before, count);
             }
+            if items.len() > MOST_ITEMS {
+                break;
+            }
+            again = usize::from(read > 1);
         }
         Ok(Err(Broken {
             reason: "it has no end",

@@ -28,4 +28,6 @@ pub use patience::Patience;
 #[cfg(test)]
 mod fake;
 #[cfg(test)]
+mod fuzz;
+#[cfg(test)]
 mod tests;

@@ -1,5 +1,9 @@
 //! What CLO says, read leniently: fields may be missing or null, unknown ones are ignored, and
 //! states are compared without regard to case and dashes (the API has used both).
+//!
+//! Not so the id, and the name of what is looked for by its name: were it called another way one day,
+//! nothing would be found, and everything would be made a second time. (A name may be null: a thing
+//! without one is none of ours.)
 
 use std::fmt;
 
@@ -141,6 +145,15 @@ fn or_default<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(
     Ok(Option::deserialize(from)?.unwrap_or_default())
 }
 
+/// An id is there and not empty: things are told apart by it.
+pub(super) fn id<'de, D: Deserializer<'de>>(from: D) -> Result<String, D::Error> {
+    let id = String::deserialize(from)?;
+    match id.is_empty() {
+        false => Ok(id),
+        true => Err(serde::de::Error::custom("an id is empty")),
+    }
+}
+
 /// A number that the API may write as `4`, `4.0` or null.
 fn whole_number<'de, D: Deserializer<'de>>(from: D) -> Result<u32, D::Error> {
     let number: f64 = or_default(from)?;
@@ -176,9 +189,10 @@ resource!(
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 pub struct Server {
     /// Its id.
+    #[serde(deserialize_with = "id")]
     pub id: String,
     /// Its name; CLO has no labels, so ownership hangs on it.
-    #[serde(default, deserialize_with = "or_default")]
+    #[serde(deserialize_with = "or_default")]
     pub name: String,
     /// Id of the project.
     #[serde(default, deserialize_with = "or_default")]
@@ -253,6 +267,7 @@ pub struct OperatingSystem {
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 pub struct DiskRef {
     /// Id of a volume or a local disk.
+    #[serde(deserialize_with = "id")]
     pub id: String,
     /// `volume`, `storage` or `local`.
     #[serde(default, deserialize_with = "or_default")]
@@ -350,9 +365,10 @@ pub struct NewServerAddress {
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 pub struct Volume {
     /// Its id.
+    #[serde(deserialize_with = "id")]
     pub id: String,
     /// Its name.
-    #[serde(default, deserialize_with = "or_default")]
+    #[serde(deserialize_with = "or_default")]
     pub name: String,
     /// Free text.
     #[serde(default, deserialize_with = "or_default")]
@@ -388,6 +404,7 @@ pub struct AttachedTo {
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 pub struct LocalDisk {
     /// Its id.
+    #[serde(deserialize_with = "id")]
     pub id: String,
     /// Its name.
     #[serde(default, deserialize_with = "or_default")]
@@ -411,6 +428,7 @@ pub struct LocalDisk {
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 pub struct Address {
     /// Its id.
+    #[serde(deserialize_with = "id")]
     pub id: String,
     /// The number; missing while the address is processing.
     pub address: Option<String>,
@@ -470,9 +488,10 @@ pub enum Entity {
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 pub struct LoadBalancer {
     /// Its id.
+    #[serde(deserialize_with = "id")]
     pub id: String,
     /// Its name.
-    #[serde(default, deserialize_with = "or_default")]
+    #[serde(deserialize_with = "or_default")]
     pub name: String,
     /// Where it stands.
     #[serde(default)]
@@ -558,6 +577,7 @@ pub enum BalancerAddress {
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 pub struct Rule {
     /// Its id.
+    #[serde(deserialize_with = "id")]
     pub id: String,
     /// Id of the load balancer.
     #[serde(default, deserialize_with = "or_default")]
@@ -592,9 +612,10 @@ pub struct NewRule {
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 pub struct Keypair {
     /// Its id.
+    #[serde(deserialize_with = "id")]
     pub id: String,
     /// Its name.
-    #[serde(default, deserialize_with = "or_default")]
+    #[serde(deserialize_with = "or_default")]
     pub name: String,
     /// OpenSSH line.
     pub public_key: Option<String>,
@@ -606,6 +627,7 @@ pub struct Keypair {
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 pub struct Image {
     /// Its id.
+    #[serde(deserialize_with = "id")]
     pub id: String,
     /// Its name.
     #[serde(default, deserialize_with = "or_default")]
@@ -618,6 +640,7 @@ pub struct Image {
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 pub struct Project {
     /// Its id.
+    #[serde(deserialize_with = "id")]
     pub id: String,
     /// Its name.
     #[serde(default, deserialize_with = "or_default")]
@@ -656,17 +679,26 @@ mod tests {
     }
 
     #[test]
-    fn everything_but_the_id_may_be_missing_or_null() {
-        let id_only = json!({"id": "x", "something": {"new": 1}});
-        serde_json::from_value::<Server>(id_only.clone()).unwrap();
-        serde_json::from_value::<Volume>(id_only.clone()).unwrap();
-        serde_json::from_value::<LocalDisk>(id_only.clone()).unwrap();
-        serde_json::from_value::<Address>(id_only.clone()).unwrap();
-        serde_json::from_value::<LoadBalancer>(id_only.clone()).unwrap();
-        serde_json::from_value::<Rule>(id_only.clone()).unwrap();
-        serde_json::from_value::<Keypair>(id_only.clone()).unwrap();
-        serde_json::from_value::<Image>(id_only.clone()).unwrap();
-        serde_json::from_value::<Project>(id_only).unwrap();
+    fn everything_but_id_and_name_may_be_missing_or_null() {
+        let little = json!({"id": "x", "name": null, "something": {"new": 1}});
+        serde_json::from_value::<Server>(little.clone()).unwrap();
+        serde_json::from_value::<Volume>(little.clone()).unwrap();
+        serde_json::from_value::<LocalDisk>(little.clone()).unwrap();
+        serde_json::from_value::<Address>(little.clone()).unwrap();
+        serde_json::from_value::<LoadBalancer>(little.clone()).unwrap();
+        serde_json::from_value::<Rule>(little.clone()).unwrap();
+        serde_json::from_value::<Keypair>(little.clone()).unwrap();
+        serde_json::from_value::<Image>(little.clone()).unwrap();
+        serde_json::from_value::<Project>(little).unwrap();
+        // What is looked for by its name has one, or nothing would ever be found.
+        let nameless = json!({"id": "x", "title": "test-web-1"});
+        assert!(serde_json::from_value::<Server>(nameless.clone()).is_err());
+        assert!(serde_json::from_value::<Volume>(nameless.clone()).is_err());
+        assert!(serde_json::from_value::<LoadBalancer>(nameless.clone()).is_err());
+        assert!(serde_json::from_value::<Keypair>(nameless).is_err());
+        let empty = json!({"id": "", "name": "test-web-1"});
+        assert!(serde_json::from_value::<Server>(empty.clone()).is_err());
+        assert!(serde_json::from_value::<Address>(empty).is_err());
         let nulls = json!({"id": "x", "name": null, "status": null, "addresses": null, "disk_data": null, "flavor": null});
         let server: Server = serde_json::from_value(nulls).unwrap();
         assert_eq!(
@@ -687,7 +719,7 @@ mod tests {
 
     #[test]
     fn all_disks_but_local_ones_are_network_volumes() {
-        let server: Server = serde_json::from_value(json!({"id": "x", "disk_data": [
+        let server: Server = serde_json::from_value(json!({"id": "x", "name": "x", "disk_data": [
             {"id": "a", "storage_type": "LOCAL"}, {"id": "b", "storage_type": "volume"},
             {"id": "c", "storage_type": "storage"}, {"id": "d"},
         ]}))

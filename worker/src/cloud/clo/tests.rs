@@ -50,18 +50,25 @@ fn shown(error: &CloError) -> String {
 
 #[tokio::test]
 async fn flaw_23_lists_are_paged_to_the_end_and_sorted_without_duplicates() {
-    let (fake, clo) =
-        Fake::start([page(&["d", "c"], 4), page(&["c", "a"], 5), page(&["b"], 5)]).await;
+    let (fake, clo) = Fake::start([
+        page(&["d", "c"], 4),
+        page(&["c", "a"], 4),
+        page(&["a", "b"], 5),
+        page(&["b", "e"], 5),
+    ])
+    .await;
     assert_eq!(
         ids(&clo.list_servers().await.unwrap()),
-        ["a", "b", "c", "d"]
+        ["a", "b", "c", "d", "e"]
     );
+    // Each page begins with the last row of the one before.
     assert_eq!(
         fake.lines(),
         [
             "GET /v2/projects/p-1/servers?limit=100&offset=0",
+            "GET /v2/projects/p-1/servers?limit=100&offset=1",
             "GET /v2/projects/p-1/servers?limit=100&offset=2",
-            "GET /v2/projects/p-1/servers?limit=100&offset=4",
+            "GET /v2/projects/p-1/servers?limit=100&offset=3",
         ]
     );
 }
@@ -76,7 +83,7 @@ async fn an_empty_list_is_empty_with_or_without_result() {
 #[tokio::test]
 async fn flaw_23_a_list_that_breaks_off_is_an_error_not_a_short_list() {
     let without_result = || Say::Json(200, json!({"count": 3}));
-    let without_count = || Say::Json(200, json!({"result": [{"id": "a"}]}));
+    let without_count = || Say::Json(200, json!({"result": [{"id": "a", "name": "a"}]}));
     let first = || page(&["a", "b"], 3);
     for (name, script) in [
         (
@@ -128,7 +135,7 @@ async fn a_list_that_shrinks_under_our_hands_is_read_again() {
         page(&["a", "b"], 4),
         page(&["d"], 3),
         page(&["a", "c"], 3),
-        page(&["d"], 3),
+        page(&["c", "d"], 3),
     ])
     .await;
     assert_eq!(ids(&clo.list_servers().await.unwrap()), ["a", "c", "d"]);
@@ -201,6 +208,7 @@ async fn flaw_21_only_a_404_of_the_api_says_that_a_server_is_gone() {
         Say::Json(200, json!({})),
         Say::Json(200, json!({"result": null})),
         Say::Text(404, "text/html; charset=utf-8", "<html>nginx</html>".into()),
+        Say::Text(404, "text/plain", "404 page not found\n".into()),
     ] {
         let (_, clo) = Fake::start(vec![say; 3]).await;
         clo.server("s-1").await.unwrap_err();
@@ -209,7 +217,12 @@ async fn flaw_21_only_a_404_of_the_api_says_that_a_server_is_gone() {
 
 #[tokio::test]
 async fn reads_are_tried_again_on_5xx_429_and_cut_connections() {
-    let good = || Say::Json(200, json!({"result": {"id": "s-1", "status": "active"}}));
+    let good = || {
+        Say::Json(
+            200,
+            json!({"result": {"id": "s-1", "name": "a", "status": "active"}}),
+        )
+    };
     for bad in [
         Say::Json(503, json!({})),
         Say::Header(429, "retry-after", "0"),
@@ -507,7 +520,7 @@ async fn flaw_22_a_create_that_timed_out_after_it_worked_is_adopted() {
 
 #[tokio::test]
 async fn every_call_goes_where_the_api_expects_it() {
-    let ok = || Say::Json(200, json!({"count": 0, "result": {"id": "x"}}));
+    let ok = || Say::Json(200, json!({"count": 0, "result": {"id": "x", "name": "x"}}));
     let none = || Say::Json(200, json!({"count": 0}));
     let (fake, clo) = Fake::start([
         none(),

@@ -267,8 +267,12 @@ mod tests {
     use jobs::ids::{NodeName, RecoveryId};
     use jobs::spec::Storage;
 
+    use proptest::prelude::*;
+
     use super::*;
     use crate::engine::Again;
+    use crate::ssh::Output;
+    use crate::ssh::scripted::Scripted;
 
     fn volume(origin: &str, fs_uuid: Option<&str>, formatted: bool) -> VolumeRecord {
         let recovery = RecoveryId::new("r-1").expect("valid");
@@ -397,5 +401,62 @@ mod tests {
     #[test]
     fn labels_fit_ext4() {
         assert_eq!(label_of(&volume("blank", None, false)), "est-cache-1-data");
+    }
+
+    /// What one command of the looks answers.
+    fn answers() -> impl Strategy<Value = Output> {
+        let text = prop_oneof![
+            4 => Just(String::new()),
+            2 => Just((20_u64 << 30).to_string()),
+            1 => Just("DEVNAME=/dev/vdb\nUUID=u\nTYPE=ext4\n".to_owned()),
+            1 => Just("0x438,u,,ext4\n".to_owned()),
+            1 => Just("# offset,uuid,label,type\n".to_owned()),
+            1 => "\\PC{0,30}",
+        ];
+        let status = prop_oneof![4 => Just(0_u32), 3 => Just(2), 1 => Just(1), 1 => Just(8), 1 => 0..256_u32];
+        (status, text).prop_map(|(status, text)| Output {
+            status,
+            stdout: text.into_bytes(),
+            stderr: Vec::new(),
+        })
+    }
+
+    proptest! {
+        #![proptest_config(crate::fuzz::cases(1000))]
+
+        #[test]
+        fn whatever_a_host_answers_only_a_blank_volume_of_ours_is_formatted(
+            size in answers(), blkid in answers(), wipefs in answers(), head in answers(), tail in answers(),
+            created in any::<bool>(), known in any::<bool>(), formatted in any::<bool>(),
+        ) {
+            let all = [size, blkid, wipefs, head, tail];
+            let [size, blkid, wipefs, head, tail] = all.clone();
+            let mut ends = vec![tail, head];
+            let host = Scripted::new(move |command, _| {
+                Ok(match command.argv[0].as_str() {
+                    "blockdev" => size.clone(),
+                    "blkid" => blkid.clone(),
+                    "wipefs" => wipefs.clone(),
+                    "cmp" => ends.pop().expect("two looks"),
+                    other => panic!("a plan runs `{other}`"),
+                })
+            });
+            let [size, blkid, wipefs, head, tail] = all;
+            let volume = volume(if created { "blank" } else { "adopted" }, known.then_some("u"), formatted);
+            let planned = tokio::runtime::Builder::new_current_thread()
+                .build()
+                .expect("a runtime")
+                .block_on(plan(&host, "/dev/x", &volume));
+            let unsigned = wipefs.success() && wipefs.text().lines().all(|l| l.trim().is_empty() || l.starts_with('#'));
+            let large = size.success() && size.text().trim().parse::<u64>().is_ok_and(|n| n >= 8 * MIB);
+            let blank = large && blkid.status == 2 && unsigned && head.success() && tail.success();
+            let may = created && !formatted && blank;
+            let formats = matches!(planned, Ok(Plan::Format { .. }));
+            prop_assert_eq!(formats, may, "{:?}", planned.map_err(|e| e.to_string()));
+            if let Ok(Plan::Keep { uuid, .. }) = planned {
+                prop_assert_eq!(uuid, "u");
+                prop_assert!(blkid.success() && (known || !created));
+            }
+        }
     }
 }

@@ -12,16 +12,15 @@ pub(super) fn with_entry(
     kind: &str,
 ) -> Result<String, String> {
     let line = entry(uuid, mount, kind);
-    if table.lines().any(|old| old == line) {
-        return Ok(table.to_owned());
-    }
     let source = format!("UUID={uuid}");
     let mut lines: Vec<&str> = Vec::new();
     for old in table.lines() {
         match fields(old) {
+            // It is there already: it stays in its place, once.
+            _ if old == line => lines.extend((!lines.contains(&old)).then_some(old)),
             // An older line of ours for this disk or this place: it is replaced.
             Some((from, to)) if (from == source || to == mount) && old.ends_with(MARK) => {}
-            Some((from, to)) if to == mount => {
+            Some((from, to)) if to.trim_end_matches('/') == mount => {
                 return Err(format!(
                     "/etc/fstab has a line for `{mount}` that is not ours ({from}): remove it if our volume is to be mounted there"
                 ));
@@ -29,7 +28,9 @@ pub(super) fn with_entry(
             _ => lines.push(old),
         }
     }
-    lines.push(&line);
+    if !lines.contains(&line.as_str()) {
+        lines.push(&line);
+    }
     Ok(lines.join("\n") + "\n")
 }
 
@@ -56,6 +57,8 @@ fn fields(line: &str) -> Option<(&str, &str)> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     const ROOT: &str = "# a comment\n/dev/vda1 / ext4 errors=remount-ro 0 1\n";
@@ -102,5 +105,45 @@ mod tests {
                 .count(),
             1
         );
+    }
+
+    proptest! {
+        #![proptest_config(crate::fuzz::cases(256))]
+
+        #[test]
+        fn any_table_keeps_its_foreign_lines_and_gets_one_of_ours(
+            lines in prop::collection::vec(prop_oneof![
+                "[ \t#a-zA-Z0-9/=,-]{0,30}",
+                "(UUID=[uv]|/dev/vd[a-c]) /(mnt/[ab])? ext4 defaults 0 [012]",
+                "UUID=[uv] /mnt/[ab] ext4 defaults,nofail 0 2 # rekindle",
+                "\\PC{0,20}",
+            ], 0..8),
+            uuid in "[uv]", mount in "/mnt/[ab]", entered in any::<bool>(),
+        ) {
+            let mut lines = lines;
+            if entered {
+                lines.insert(lines.len() / 2, entry(&uuid, &mount, "ext4"));
+            }
+            let table = lines.join("\n");
+            let ours = |line: &&str| line.ends_with(MARK);
+            let foreign = |table: &str| {
+                let lines = table.lines().filter(|line| !ours(line));
+                lines.map(str::to_owned).collect::<Vec<_>>()
+            };
+            match with_entry(&table, &uuid, &mount, "ext4") {
+                Ok(new) => {
+                    prop_assert!(has_entry(&new, &uuid, &mount), "{}", new);
+                    prop_assert_eq!(foreign(&new), foreign(&table));
+                    let there = new.lines().filter(|line| fields(line).is_some_and(|(_, to)| to == mount));
+                    prop_assert_eq!(there.count(), 1, "{}", new);
+                    let again = with_entry(&new, &uuid, &mount, "ext4");
+                    prop_assert_eq!(again.as_deref(), Ok(new.as_str()));
+                }
+                Err(reason) => {
+                    let taken = foreign(&table).iter().any(|line| fields(line).is_some_and(|(_, to)| to == mount));
+                    prop_assert!(taken && reason.contains(&mount), "{}", reason);
+                }
+            }
+        }
     }
 }

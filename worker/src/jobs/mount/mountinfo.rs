@@ -13,16 +13,28 @@ pub(super) fn source_of(table: &str, path: &str) -> Option<String> {
     Some(unescape(tail.split(' ').nth(1)?))
 }
 
-/// Space, tab, newline and backslash are written in octal.
+/// Space, tab, newline, backslash and `#` are written as a backslash and three octal digits.
 fn unescape(text: &str) -> String {
-    text.replace("\\040", " ")
-        .replace("\\011", "\t")
-        .replace("\\012", "\n")
-        .replace("\\134", "\\")
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let Some((first, after)) = rest.split_first() {
+        let octal = after
+            .get(..3)
+            .filter(|_| *first == b'\\')
+            .and_then(|digits| {
+                let digits = std::str::from_utf8(digits).ok()?;
+                u8::from_str_radix(digits, 8).ok()
+            });
+        bytes.push(octal.unwrap_or(*first));
+        rest = &after[if octal.is_some() { 3 } else { 0 }..];
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
 }
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -41,5 +53,42 @@ mod tests {
             Some("tmpfs")
         );
         assert_eq!(source_of(table, "/mnt/disks"), None);
+    }
+
+    proptest! {
+        #![proptest_config(crate::fuzz::cases(128))]
+
+        #[test]
+        fn any_table_is_read(table in "[ a-z/0-9\\\\#\n-]{0,200}", path in "/[a-z/]{0,10}") {
+            let _ = source_of(&table, &path);
+        }
+
+        #[test]
+        fn whatever_a_path_holds_the_last_mount_there_is_found(
+            mounts in prop::collection::vec(("/\\PC{0,6}[ \t\n\\\\#-]{0,3}", "\\PC{1,6}[ \\\\#-]{0,2}", 0..3_usize), 1..8),
+        ) {
+            // As the kernel writes it: seq_file's mangle().
+            let mangle = |text: &str| {
+                let mut out = String::new();
+                for c in text.chars() {
+                    match " \t\n\\#".contains(c) {
+                        true => out += &format!("\\{:03o}", c as u32),
+                        false => out.push(c),
+                    }
+                }
+                out
+            };
+            let table: String = mounts
+                .iter()
+                .map(|(at, source, tags)| {
+                    let tags = " shared:1".repeat(*tags);
+                    format!("30 22 254:16 / {} rw{tags} - ext4 {} rw,x=y\n", mangle(at), mangle(source))
+                })
+                .collect();
+            for (at, _, _) in &mounts {
+                let last = mounts.iter().rev().find(|(other, _, _)| other == at);
+                prop_assert_eq!(source_of(&table, at), last.map(|(_, source, _)| source.clone()));
+            }
+        }
     }
 }
