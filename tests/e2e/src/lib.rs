@@ -7,6 +7,7 @@ pub mod history;
 pub mod lab;
 pub mod processes;
 pub mod recovery;
+pub mod scanner;
 pub mod site;
 pub mod sqs;
 pub mod tap;

@@ -34,21 +34,29 @@ pub struct Broker {
 impl Broker {
     /// Starts one on a free port.
     pub async fn start() -> anyhow::Result<Self> {
-        Self::with("").await
+        Self::with("", "").await
+    }
+
+    /// Starts one with a password of its own.
+    pub async fn with_password(password: &str) -> anyhow::Result<Self> {
+        let conf = format!("default_pass = {password}\n");
+        let mut broker = Self::with("", &conf).await?;
+        let known = format!(":{password}@");
+        broker.url = broker.url.replace(":guest@", &known);
+        Ok(broker)
     }
 
     /// Starts one that gives a consumer only so long to settle a delivery. It looks every second
     /// instead of every minute.
     pub async fn impatient(consumer_timeout: Duration) -> anyhow::Result<Self> {
         let ms = consumer_timeout.as_millis();
-        Self::with(&format!(
-            "[{{rabbit, [{{consumer_timeout, {ms}}}, {{channel_tick_interval, 1000}}]}}]."
-        ))
-        .await
+        let terms =
+            format!("[{{rabbit, [{{consumer_timeout, {ms}}}, {{channel_tick_interval, 1000}}]}}].");
+        Self::with(&terms, "").await
     }
 
-    /// Starts one with these Erlang terms as its `advanced.config`.
-    async fn with(terms: &str) -> anyhow::Result<Self> {
+    /// Starts one with these Erlang terms, and these lines after its own configuration.
+    async fn with(terms: &str, lines: &str) -> anyhow::Result<Self> {
         static COUNTER: AtomicU32 = AtomicU32::new(0);
         let number = COUNTER.fetch_add(1, Ordering::Relaxed);
         // tests/run sweeps up directories of this name.
@@ -57,9 +65,11 @@ impl Broker {
             dir: std::env::temp_dir().join(dir),
             url: String::new(),
         };
-        if !terms.is_empty() {
-            std::fs::create_dir_all(&broker.dir)?;
-            std::fs::write(broker.dir.join("advanced.config"), terms)?;
+        std::fs::create_dir_all(&broker.dir)?;
+        for (file, text) in [("advanced.config", terms), ("extra.conf", lines)] {
+            if !text.is_empty() {
+                std::fs::write(broker.dir.join(file), text)?;
+            }
         }
         let said = broker.script("start").await?;
         let url = said.lines().find_map(|line| line.strip_prefix("AMQP_URL="));

@@ -1,14 +1,20 @@
 //! Where a heavy test takes place: a sandbox and a broker of its own, and workers as processes.
 
+use std::path::Path;
+use std::process::Stdio;
 use std::time::Duration;
 
+use anyhow::Context;
 use jobs::ids::NodeName;
 use jobs::message::{Demo, Job};
 use jobs::plan::PlannedJob;
 use sandbox::clo::CloOptions;
+use sandbox::s3::S3Options;
 use sandbox::world::{HostKind, Options, Sandbox};
+use tokio::process::Command;
+use tokio::time::timeout;
 
-use crate::processes::{Broker, Workers};
+use crate::processes::{Broker, Workers, program};
 use crate::recovery::{Begun, SPEC, begin};
 
 /// A sandbox and a broker.
@@ -52,6 +58,19 @@ impl Site {
         Self::of(Options::default(), Broker::impatient(consumer_timeout)).await
     }
 
+    /// One whose store and broker want these secrets.
+    pub async fn with_secrets(s3: &str, broker: &str) -> anyhow::Result<Self> {
+        let s3 = S3Options {
+            secret_key: s3.to_owned(),
+            ..S3Options::default()
+        };
+        let options = Options {
+            s3,
+            ..Options::default()
+        };
+        Self::of(options, Broker::with_password(broker)).await
+    }
+
     async fn of(
         options: Options,
         broker: impl Future<Output = anyhow::Result<Broker>>,
@@ -69,6 +88,30 @@ impl Site {
         let begun = begin(&store, queue.as_ref(), SPEC, plan).await?;
         queue.close().await;
         Ok(begun)
+    }
+
+    /// Runs `rekindle` with the workers' settings and others; what it printed, and its exit code.
+    pub async fn rekindle(
+        &self,
+        folder: &Path,
+        settings: &[(&str, &str)],
+        args: &str,
+    ) -> anyhow::Result<(i32, String)> {
+        let mut command = Command::new(program("rekindle")?);
+        command
+            .args(args.split_whitespace())
+            .env_clear()
+            .envs(self.sandbox.environment())
+            .env("AMQP_URL", self.broker.url())
+            .envs(settings.iter().copied())
+            .current_dir(folder)
+            .stdin(Stdio::null())
+            .kill_on_drop(true);
+        let output = timeout(Duration::from_secs(120), command.output());
+        let output = output.await.context("rekindle does not end")??;
+        let mut said = String::from_utf8_lossy(&output.stdout).into_owned();
+        said.push_str(&String::from_utf8_lossy(&output.stderr));
+        Ok((output.status.code().unwrap_or(-1), said))
     }
 
     /// No workers yet; `args` is their command line.

@@ -1,8 +1,7 @@
-//! A tap on the wire between one worker and the broker: it tells what the worker said there, whatever
-//! the worker's own logs say.
+//! Taps on the wires of workers: they tell what was said there, whatever the logs say.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::Context;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, copy};
@@ -23,6 +22,23 @@ struct Counted {
     publishes: AtomicU64,
     acks: AtomicU64,
     returns: AtomicU64,
+    words: Words,
+}
+
+/// What was sent, all connections after one another as it came.
+#[derive(Debug, Default)]
+struct Words(Mutex<Vec<u8>>);
+
+impl Words {
+    fn add(&self, bytes: &[u8]) {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        all.extend_from_slice(bytes);
+    }
+
+    fn all(&self) -> Vec<u8> {
+        let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        all.clone()
+    }
 }
 
 /// How often a worker said what to the broker.
@@ -59,6 +75,11 @@ impl Tap {
     /// The broker's URL by way of this tap.
     pub fn url(&self) -> &str {
         &self.url
+    }
+
+    /// Every frame that went to the broker, but for the one that carries the password.
+    pub fn frames(&self) -> Vec<u8> {
+        self.counted.words.all()
     }
 
     /// What was said until now.
@@ -117,6 +138,75 @@ async fn frames(
                 count.fetch_add(1, Ordering::SeqCst);
             }
         }
+        // connection.start-ok
+        if !(frame[0] == METHOD && word(7) == 10 && word(9) == 11) {
+            counted.words.add(&frame);
+        }
         to.write_all(&frame).await?;
+    }
+}
+
+/// A proxy before any server that keeps what is sent to it. Dropping it cuts all connections.
+#[derive(Debug)]
+pub struct Recording {
+    address: std::net::SocketAddr,
+    words: Arc<Words>,
+    task: JoinHandle<()>,
+}
+
+impl Recording {
+    /// Starts one before a server, `host:port`.
+    pub async fn start(server: &str) -> anyhow::Result<Self> {
+        let listener = TcpListener::bind("127.0.0.1:0").await?;
+        let address = listener.local_addr()?;
+        let words = Arc::new(Words::default());
+        let (server, keep) = (server.to_owned(), Arc::clone(&words));
+        let task = tokio::spawn(async move {
+            let mut connections = tokio::task::JoinSet::new();
+            while let Ok((client, _)) = listener.accept().await {
+                let Ok(server) = TcpStream::connect(&server).await else {
+                    continue;
+                };
+                let keep = Arc::clone(&keep);
+                connections.spawn(async move {
+                    let (mut from_client, mut to_client) = client.into_split();
+                    let (mut from_server, mut to_server) = server.into_split();
+                    let there = async {
+                        let mut buffer = vec![0; 16 * 1024];
+                        while let Ok(n @ 1..) = from_client.read(&mut buffer).await {
+                            keep.add(&buffer[..n]);
+                            if to_server.write_all(&buffer[..n]).await.is_err() {
+                                break;
+                            }
+                        }
+                    };
+                    tokio::select! {
+                        () = there => {}
+                        _ = copy(&mut from_server, &mut to_client) => {}
+                    }
+                });
+            }
+        });
+        Ok(Self {
+            address,
+            words,
+            task,
+        })
+    }
+
+    /// `http://` and where it listens.
+    pub fn http(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// What was sent until now.
+    pub fn sent(&self) -> Vec<u8> {
+        self.words.all()
+    }
+}
+
+impl Drop for Recording {
+    fn drop(&mut self) {
+        self.task.abort();
     }
 }

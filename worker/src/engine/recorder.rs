@@ -113,7 +113,8 @@ impl Recorder {
     /// frozen finds out by this before it does anything else.
     pub(crate) fn has_run_out(&self) -> bool {
         let out = self.left().is_zero();
-        if out {
+        if out && !self.lost.is_cancelled() {
+            tracing::warn!("the lease ran out before it was renewed");
             self.lost.cancel();
         }
         out
