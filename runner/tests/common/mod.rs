@@ -124,6 +124,11 @@ impl Tar {
     pub fn symlink(self, name: impl AsRef<[u8]>, target: impl AsRef<[u8]>) -> Self {
         self.entry(&head(name, b'2').mode(0o777).link(target), b"")
     }
+    /// A link with a name or target that needs an extension.
+    pub fn symlink_long(self, name: &[u8], target: &[u8]) -> Self {
+        self.pax(&[("path", name), ("linkpath", target)])
+            .symlink("long", "long")
+    }
     pub fn hard_link(self, name: impl AsRef<[u8]>, target: impl AsRef<[u8]>) -> Self {
         self.entry(&head(name, b'1').link(target), b"")
     }
@@ -267,7 +272,11 @@ impl Arena {
             .map(|entry| entry.unwrap().file_name().into_string().unwrap())
             .collect();
         outside.sort();
-        assert_eq!(outside, ["a", "canary", "image.tar.zst"], "something got out");
+        assert_eq!(
+            outside,
+            ["a", "canary", "image.tar.zst"],
+            "something got out"
+        );
         match result {
             Ok(_) => {
                 assert_eq!(left, ["target"]);
@@ -294,7 +303,14 @@ pub fn chain(error: &dyn std::error::Error) -> String {
 /// The binary under test.
 pub fn binary() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_rekindle-runner"));
-    for name in ["http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"] {
+    for name in [
+        "http_proxy",
+        "https_proxy",
+        "all_proxy",
+        "HTTP_PROXY",
+        "HTTPS_PROXY",
+        "ALL_PROXY",
+    ] {
         command.env_remove(name);
     }
     command.env_remove("SOURCE_DATE_EPOCH");
