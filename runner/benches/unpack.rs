@@ -82,17 +82,19 @@ fn compare(place: &str, folder: &Path, tar: &Path, zst: &Path, rounds: usize) {
         ("tar crate + zstd", Box::new(|to| tar_crate(zst, to))),
         (
             "cp of .tar",
-            Box::new(|to| drop(fs::copy(tar, to.join("copy")).unwrap())),
+            Box::new(|to| assert!(fs::copy(tar, to.join("copy")).unwrap() > 0)),
         ),
     ];
     let mut seconds = vec![Vec::new(); methods.len()];
+    let mut cpu = vec![Vec::new(); methods.len()];
     for round in 0..rounds {
         for (at, (_, method)) in methods.iter().enumerate() {
             let to = folder.join(format!("{round}-{at}"));
             fs::create_dir(&to).unwrap();
-            let start = Instant::now();
+            let (start, before) = (Instant::now(), cpu_seconds());
             method(&to);
             seconds[at].push(start.elapsed().as_secs_f64());
+            cpu[at].push(cpu_seconds() - before);
             // Not on a disk: making files right after removing many is slow there.
             if place == "tmpfs" {
                 fs::remove_dir_all(&to).unwrap();
@@ -101,14 +103,29 @@ fn compare(place: &str, folder: &Path, tar: &Path, zst: &Path, rounds: usize) {
     }
     let ours = median(&mut seconds[0].clone());
     for (at, (name, _)) in methods.iter().enumerate() {
-        let all = &mut seconds[at];
-        let median = median(all);
+        let (all, cpu) = (&mut seconds[at], &mut cpu[at]);
+        let (median, cpu_median) = (median(all), self::median(cpu));
         println!(
-            "{place:6} {name:18} min {:.2} s, median {median:.2} s; runner / this {:.2}",
+            "{place:6} {name:18} min {:.2} s, median {median:.2} s, processor min {:.2} s, median \
+             {cpu_median:.2} s; runner / this {:.2}",
             all[0],
+            cpu[0],
             ours / median
         );
     }
+}
+
+/// Processor time of this process and of those that it waited for: what a busy machine does not
+/// stretch much.
+fn cpu_seconds() -> f64 {
+    let stat = fs::read_to_string("/proc/self/stat").unwrap();
+    let fields = stat.rsplit_once(')').unwrap().1.split_whitespace();
+    let ticks: u64 = fields
+        .skip(11)
+        .take(4)
+        .map(|ticks| ticks.parse::<u64>().unwrap())
+        .sum();
+    ticks as f64 / 100.0
 }
 
 fn median(all: &mut [f64]) -> f64 {

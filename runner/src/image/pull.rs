@@ -3,7 +3,7 @@
 use std::fs;
 use std::fs::File;
 use std::io::{self, Read};
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
@@ -128,6 +128,11 @@ fn make(
     };
     let staging = claim.staging()?;
     let rootfs = staging.path().join("rootfs");
+    tree::make_private(&rootfs).map_err(|source| PullError::File {
+        operation: "create",
+        path: rootfs.clone(),
+        source,
+    })?;
     let from = source.to_string();
     let (_, compressed_bytes, summary) = unpack_into(reader, &from, &rootfs, Some(digest), limits)?;
     let manifest = Manifest {
@@ -183,16 +188,11 @@ pub fn unpack_file(
     let lock = File::open(&path).map_err(|error| failed("open", &path, error))?;
     lock.try_lock()
         .map_err(|error| failed("lock", &path, error.into()))?;
-    let rootfs = path.join("rootfs");
     let from = file.display().to_string();
-    let unpacked = unpack_into(reader, &from, &rootfs, wanted, limits).and_then(|unpacked| {
-        Staging::adopt(rootfs)
-            .publish(target)
-            .map_err(|error| failed("publish", target, error))?;
-        Ok(unpacked)
-    });
-    drop(staging);
-    let (digest, _, summary) = unpacked?;
+    let (digest, _, summary) = unpack_into(reader, &from, &path, wanted, limits)?;
+    staging
+        .publish(target)
+        .map_err(|error| failed("publish", target, error))?;
     Ok((digest, summary))
 }
 
@@ -220,7 +220,7 @@ fn open(path: &Path) -> Result<File, PullError> {
     })
 }
 
-/// Makes the directory `rootfs` and unpacks into it.
+/// Unpacks into an empty directory.
 fn unpack_into(
     reader: impl Read + Send,
     from: &str,
@@ -229,15 +229,14 @@ fn unpack_into(
     limits: &Limits,
 ) -> Result<(Digest, u64, Summary), PullError> {
     let mut reader = Hashed::new(reader);
-    fs::DirBuilder::new()
-        .mode(0o755)
-        .create(rootfs)
-        .and_then(|()| fs::set_permissions(rootfs, fs::Permissions::from_mode(0o755)))
-        .map_err(|source| PullError::File {
-            operation: "create",
+    // The mode of a root that the archive has no entry for.
+    fs::set_permissions(rootfs, fs::Permissions::from_mode(0o755)).map_err(|source| {
+        PullError::File {
+            operation: "set the mode of",
             path: rootfs.to_owned(),
             source,
-        })?;
+        }
+    })?;
     let unpacked = unpack::unpack(&mut reader, rootfs, limits);
     judge(reader, from, unpacked, wanted)
 }

@@ -25,14 +25,6 @@ impl Staging {
         })
     }
 
-    /// Takes over a directory that exists.
-    pub(crate) fn adopt(path: PathBuf) -> Self {
-        Self {
-            path,
-            published: false,
-        }
-    }
-
     pub(crate) fn path(&self) -> &Path {
         &self.path
     }

@@ -112,7 +112,7 @@ mod tests {
         assert_eq!(octal(b"\0\0\0\0"), Some(0));
         assert_eq!(octal(b"64x\0"), None);
         assert_eq!(octal(b"-1\0"), None);
-        assert_eq!(octal(b"7\0007"), None);
+        assert_eq!(octal(b"7\x007"), None);
     }
 
     #[test]

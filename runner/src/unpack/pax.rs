@@ -234,7 +234,7 @@ mod tests {
     fn records_are_read() {
         let extended = read(b"9 path=x\n13 size=12345\n20 mtime=1700000.999\n11 uid=100\n");
         let _ = extended.expect_err("the second length is wrong");
-        let extended = read(b"9 path=x\n14 size=12345\n21 mtime=1700000.9999\n11 uid=100\n");
+        let extended = read(b"9 path=x\n14 size=12345\n22 mtime=1700000.9999\n11 uid=100\n");
         let extended = extended.expect("sound records");
         assert_eq!(extended.name.as_deref(), Some(&b"x"[..]));
         assert_eq!(extended.size, Some(12345));

@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 #![allow(missing_docs, unreachable_pub, reason = "these are tests")]
 
+pub mod server;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
@@ -124,6 +126,11 @@ impl Tar {
     pub fn symlink(self, name: impl AsRef<[u8]>, target: impl AsRef<[u8]>) -> Self {
         self.entry(&head(name, b'2').mode(0o777).link(target), b"")
     }
+    /// A link with a name or target that needs an extension.
+    pub fn symlink_long(self, name: &[u8], target: &[u8]) -> Self {
+        self.pax(&[("path", name), ("linkpath", target)])
+            .symlink("long", "long")
+    }
     pub fn hard_link(self, name: impl AsRef<[u8]>, target: impl AsRef<[u8]>) -> Self {
         self.entry(&head(name, b'1').link(target), b"")
     }
@@ -185,7 +192,7 @@ fn add(root: &Path, path: &Path, all: &mut BTreeMap<PathBuf, String>) {
     let contents = if kind.is_symlink() {
         format!("-> {}", fs::read_link(path).unwrap().display())
     } else if kind.is_file() {
-        format!("{:?}", digest_of(&fs::read(path).unwrap()))
+        format!("{:x}", fingerprint(&fs::read(path).unwrap()))
     } else {
         String::new()
     };
@@ -205,6 +212,13 @@ fn add(root: &Path, path: &Path, all: &mut BTreeMap<PathBuf, String>) {
     }
 }
 
+/// Tells contents apart. The standard library's hash is fast in a debug build, too.
+fn fingerprint(bytes: &[u8]) -> u64 {
+    let mut hasher = std::collections::hash_map::DefaultHasher::new();
+    std::hash::Hasher::write(&mut hasher, bytes);
+    std::hash::Hasher::finish(&hasher)
+}
+
 /// A folder with a place to unpack to, and things around it that must stay as they are.
 #[derive(Debug)]
 pub struct Arena {
@@ -215,7 +229,16 @@ pub struct Arena {
 
 impl Arena {
     pub fn new() -> Self {
-        let folder = tempfile::tempdir().unwrap();
+        Self::in_folder(tempfile::tempdir().unwrap())
+    }
+
+    /// In memory where there is some: for many small cases.
+    pub fn fast() -> Self {
+        let folder = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir());
+        Self::in_folder(folder.unwrap())
+    }
+
+    fn in_folder(folder: tempfile::TempDir) -> Self {
         fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
         let canary = folder.path().join("canary");
         fs::create_dir(&canary).unwrap();
@@ -267,7 +290,11 @@ impl Arena {
             .map(|entry| entry.unwrap().file_name().into_string().unwrap())
             .collect();
         outside.sort();
-        assert_eq!(outside, ["a", "canary", "image.tar.zst"], "something got out");
+        assert_eq!(
+            outside,
+            ["a", "canary", "image.tar.zst"],
+            "something got out"
+        );
         match result {
             Ok(_) => {
                 assert_eq!(left, ["target"]);
@@ -294,7 +321,14 @@ pub fn chain(error: &dyn std::error::Error) -> String {
 /// The binary under test.
 pub fn binary() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_rekindle-runner"));
-    for name in ["http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"] {
+    for name in [
+        "http_proxy",
+        "https_proxy",
+        "all_proxy",
+        "HTTP_PROXY",
+        "HTTPS_PROXY",
+        "ALL_PROXY",
+    ] {
         command.env_remove(name);
     }
     command.env_remove("SOURCE_DATE_EPOCH");
