@@ -441,3 +441,77 @@ fn half(there: &str, missing: &str, flag: &str) -> SettingError {
     SettingError::new(format!("{there} is set, {missing} is not"))
         .hint(format!("set {missing} (or {flag}) too, or neither of them"))
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Debug, Parser)]
+    struct Line {
+        #[command(flatten)]
+        queue: QueueArgs,
+    }
+
+    /// The queue that these flags choose, whatever the environment of the test says.
+    fn chosen(flags: &str) -> Result<String, SettingError> {
+        let nothing = "--amqp-url= --sqs-queue= --sqs-endpoint= --sqs-region= --sqs-access-key= --sqs-secret-key=";
+        let given: Vec<&str> = flags.split_whitespace().collect();
+        let named = |flag: &str| given.iter().any(|one| one.starts_with(flag));
+        let rest = nothing.split_whitespace().filter(|flag| !named(flag));
+        let line = ["x"].into_iter().chain(rest).chain(given.iter().copied());
+        let queue = Line::try_parse_from(line).expect("good flags").queue;
+        Ok(format!("{:?}", queue.connect()?))
+    }
+
+    #[test]
+    fn one_queue_is_chosen_by_what_is_set() {
+        let rabbit = chosen("--amqp-url=amqp://u:hunter2@broker").expect("fine");
+        assert!(rabbit.contains("Rabbit") && !rabbit.contains("hunter2"));
+        let keys = "--sqs-access-key=id --sqs-secret-key=hunter2";
+        for flags in [
+            "--sqs-queue=jobs --sqs-region=eu-west-1",
+            "--sqs-queue=jobs --sqs-endpoint=http://127.0.0.1:4566",
+            "--sqs-queue=https://sqs.eu-west-1.amazonaws.com/123456789012/jobs",
+        ] {
+            let sqs = chosen(&format!("{flags} {keys}")).expect(flags);
+            assert!(sqs.contains("Sqs") && !sqs.contains("hunter2"), "{sqs}");
+        }
+    }
+
+    #[test]
+    fn a_queue_that_is_not_clear_is_an_error_with_the_names_of_the_settings() {
+        for (flags, words) in [
+            ("", ["AMQP_URL", "SQS_QUEUE"]),
+            ("--sqs-region=eu-west-1", ["AMQP_URL", "SQS_QUEUE"]),
+            (
+                "--sqs-queue=jobs --sqs-region=x --amqp-url=amqp://u:hunter2@b",
+                ["both", "one of them"],
+            ),
+            ("--sqs-queue=jobs", ["SQS_REGION", "SQS_ENDPOINT"]),
+            (
+                "--sqs-queue=rekindle.jobs",
+                ["SQS_QUEUE", "`rekindle.jobs`"],
+            ),
+            (
+                "--sqs-queue=jobs --sqs-endpoint=https://u:hunter2@h",
+                ["SQS_ENDPOINT", "URL"],
+            ),
+            (
+                "--sqs-queue=jobs --sqs-region=x --sqs-secret-key=hunter2",
+                [
+                    "SQS_SECRET_KEY is set, SQS_ACCESS_KEY is not",
+                    "--sqs-access-key",
+                ],
+            ),
+        ] {
+            let SettingError { reason, hint } = chosen(flags).expect_err(flags);
+            let text = format!("{reason}; {}", hint.unwrap_or_default());
+            for word in words {
+                assert!(text.contains(word), "no `{word}` in `{text}`");
+            }
+            assert!(!text.contains("hunter2"), "{text}");
+        }
+    }
+}
