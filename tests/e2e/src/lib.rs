@@ -6,3 +6,5 @@ pub mod lab;
 pub mod processes;
 pub mod recovery;
 pub mod site;
+pub mod store_conformance;
+pub mod store_lab;
