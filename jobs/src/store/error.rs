@@ -61,21 +61,29 @@ pub enum StoreError {
         /// What is wrong.
         reason: String,
     },
-    /// A listing that does not end.
-    #[error("list `{prefix}`: the store repeats its continuation token")]
+    /// A listing that does not go on in order, and perhaps not to its end.
+    #[error(
+        "list `{prefix}`: the store's pages do not follow one another in the order of their keys"
+    )]
     Paging {
         /// What was listed.
         prefix: String,
     },
-    /// A download that ended early.
-    #[error("download `{key}`: {got} of {want} bytes arrived")]
-    Short {
+    /// An object was replaced while it was downloaded.
+    #[error("download `{key}`: the object changed on the way")]
+    Changed {
         /// The object.
         key: String,
-        /// Its size.
-        want: u64,
-        /// What arrived.
-        got: u64,
+    },
+    /// A file of ours cannot be read or written.
+    #[error("{doing} `{key}`: {reason}")]
+    Local {
+        /// What we were doing.
+        doing: &'static str,
+        /// With which object.
+        key: String,
+        /// What is wrong.
+        reason: String,
     },
 }
 
@@ -84,7 +92,7 @@ impl StoreError {
     pub fn is_transient(&self) -> bool {
         matches!(
             self,
-            Self::Unavailable { .. } | Self::Short { .. } | Self::Paging { .. }
+            Self::Unavailable { .. } | Self::Changed { .. } | Self::Paging { .. }
         )
     }
 }
@@ -129,17 +137,39 @@ impl Failed {
         self.status == Some(404) && self.code == "NoSuchKey"
     }
 
-    /// No answer, or one that leaves the effect open.
+    /// No answer, or one that leaves the effect open. Among the latter are two answers to a line
+    /// that stalled or broke which have the status of a bad request.
     pub(super) fn is_unclear(&self) -> bool {
-        !self.config && matches!(self.status, None | Some(408 | 409 | 425 | 429 | 500..))
+        let broken = matches!(self.code.as_str(), "RequestTimeout" | "IncompleteBody");
+        let open = matches!(self.status, None | Some(408 | 409 | 425 | 429 | 500..));
+        !self.config && (open || broken)
     }
 
     pub(super) fn during(self, doing: &'static str, key: &str) -> StoreError {
-        let (key, reason) = (key.to_owned(), self.reason.clone());
+        let key = key.to_owned();
         if self.is_unclear() {
-            StoreError::Unavailable { doing, key, reason }
-        } else {
-            StoreError::Refused { doing, key, reason }
+            let reason = self.reason;
+            return StoreError::Unavailable { doing, key, reason };
+        }
+        let reason = match self.check() {
+            Some(what) => format!("{}; check {what}", self.reason),
+            None => self.reason,
+        };
+        StoreError::Refused { doing, key, reason }
+    }
+
+    /// What is most likely wrong when the store refuses.
+    fn check(&self) -> Option<&'static str> {
+        match (self.code.as_str(), self.status) {
+            ("NoSuchBucket", _) => Some("S3_BUCKET"),
+            ("InvalidAccessKeyId", _) => Some("S3_ACCESS_KEY"),
+            ("SignatureDoesNotMatch", _) => Some("S3_SECRET_KEY"),
+            ("RequestTimeTooSkewed", _) => Some("this machine's clock"),
+            ("AuthorizationHeaderMalformed" | "PermanentRedirect", _) | (_, Some(301 | 307)) => {
+                Some("S3_REGION and S3_ENDPOINT")
+            }
+            (_, Some(401 | 403)) => Some("S3_ACCESS_KEY and its rights on the bucket"),
+            _ => None,
         }
     }
 }

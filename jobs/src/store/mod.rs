@@ -11,6 +11,7 @@ mod markers;
 mod probe;
 mod records;
 mod recovery;
+mod transfer;
 
 pub use config::{Credentials, Secret, StoreConfig};
 pub use error::StoreError;
@@ -18,7 +19,6 @@ pub use records::{Appended, Stored, StoredJob};
 pub use recovery::Recovery;
 
 use std::fmt;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -27,8 +27,7 @@ use aws_sdk_s3::config::SharedHttpClient;
 use aws_sdk_s3::operation::put_object::PutObjectError;
 use aws_sdk_s3::primitives::ByteStream;
 use backon::{BackoffBuilder, ExponentialBuilder, Retryable};
-use bytes::Bytes;
-use tokio::io::AsyncWrite;
+use bytes::{Bytes, BytesMut};
 use uuid::Uuid;
 
 use error::{Failed, classify};
@@ -147,6 +146,8 @@ impl Store {
                 .key(self.full(key));
             request
                 .body(body.clone().into())
+                .customize()
+                .config_override(self.patience(body.len() as u64))
                 .send()
                 .await
                 .map(|_| ())
@@ -156,62 +157,6 @@ impl Store {
             .when(Failed::is_unclear)
             .await
             .map_err(|f| f.during("write", key))
-    }
-
-    /// Uploads a file as a stream.
-    pub async fn put_file(&self, key: &str, file: &Path) -> Result<(), StoreError> {
-        let put = || async {
-            let body = ByteStream::from_path(file)
-                .await
-                .map_err(|e| Failed::local(&e))?;
-            let request = self
-                .client
-                .put_object()
-                .bucket(&self.bucket)
-                .key(self.full(key));
-            request
-                .body(body)
-                .send()
-                .await
-                .map(|_| ())
-                .map_err(classify)
-        };
-        put.retry(backoff())
-            .when(Failed::is_unclear)
-            .await
-            .map_err(|f| f.during("upload", key))
-    }
-
-    /// Streams an object into a writer; gives the number of bytes, or `None` when there is no such object.
-    pub async fn get_into(
-        &self,
-        key: &str,
-        to: &mut (impl AsyncWrite + Unpin),
-    ) -> Result<Option<u64>, StoreError> {
-        let got = self
-            .client
-            .get_object()
-            .bucket(&self.bucket)
-            .key(self.full(key))
-            .send()
-            .await;
-        let object = match got.map_err(classify) {
-            Ok(object) => object,
-            Err(failed) if failed.is_no_such_key() => return Ok(None),
-            Err(failed) => return Err(failed.during("download", key)),
-        };
-        let mut body = object.body.into_async_read();
-        let n = tokio::io::copy(&mut body, to)
-            .await
-            .map_err(|e| Failed::local(&e).during("download", key))?;
-        match object.content_length.and_then(|n| u64::try_from(n).ok()) {
-            Some(want) if want != n => Err(StoreError::Short {
-                key: key.to_owned(),
-                want,
-                got: n,
-            }),
-            _ => Ok(Some(n)),
-        }
     }
 
     /// Every key that begins with `prefix` and comes after `start_after`, in order, through all pages.
@@ -247,6 +192,13 @@ impl Store {
                     .filter_map(|key| key.strip_prefix(&self.prefix))
                     .map(str::to_owned),
             );
+            // The last version of a record is the last key, and a page that comes twice would go on
+            // for ever.
+            if !keys.is_sorted_by(|one, next| one < next) {
+                return Err(StoreError::Paging {
+                    prefix: prefix.to_owned(),
+                });
+            }
             match (page.is_truncated(), page.next_continuation_token()) {
                 (Some(true), Some(next)) if token.as_deref() != Some(next) => {
                     token = Some(next.to_owned())
@@ -379,13 +331,41 @@ impl Store {
             .send()
             .await;
         match got.map_err(classify) {
-            Ok(object) => {
-                let body = object.body.collect().await.map_err(|e| Failed::cut(&e))?;
-                Ok(Some(body.into_bytes()))
-            }
+            Ok(object) => self
+                .collect(object.body, object.content_length)
+                .await
+                .map(Some),
             Err(failed) if failed.is_no_such_key() => Ok(None),
             Err(failed) => Err(failed),
         }
+    }
+
+    /// Reads a body that may stop in the middle, without a word or for ever.
+    async fn collect(&self, mut body: ByteStream, length: Option<i64>) -> Result<Bytes, Failed> {
+        let mut whole = BytesMut::new();
+        loop {
+            match tokio::time::timeout(self.timeout(), body.next()).await {
+                Ok(Some(Ok(chunk))) => whole.extend_from_slice(&chunk),
+                Ok(Some(Err(error))) => return Err(Failed::cut(&error)),
+                Ok(None) => break,
+                Err(late) => return Err(Failed::cut(&late)),
+            }
+        }
+        match length.and_then(|n| usize::try_from(n).ok()) {
+            Some(want) if want != whole.len() => Err(Failed::cut(&format!(
+                "{} of {want} bytes came",
+                whole.len()
+            ))),
+            _ => Ok(whole.freeze()),
+        }
+    }
+
+    /// How long one request may take, and how long a body may stand still.
+    fn timeout(&self) -> Duration {
+        let timeouts = self.client.config().timeout_config();
+        timeouts
+            .and_then(|timeouts| timeouts.operation_attempt_timeout())
+            .unwrap_or(Duration::from_secs(30))
     }
 
     fn full(&self, key: &str) -> String {

@@ -10,6 +10,8 @@ pub mod recovery;
 pub mod scanner;
 pub mod site;
 pub mod sqs;
+pub mod store_conformance;
+pub mod store_lab;
 pub mod tap;
 pub mod volumes;
 pub mod writers;

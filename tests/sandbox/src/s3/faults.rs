@@ -66,6 +66,16 @@ pub enum What {
     HoldRequest(Gate),
     /// Does what was asked, and answers once the gate opens.
     HoldAnswer(Gate),
+    /// Cuts the connection after so many bytes of the request's body: the store gets no more.
+    CutRequest(u64),
+    /// Takes so many bytes of the request's body, and then nothing more for ever.
+    StallRequest(u64),
+    /// Does what was asked, and cuts the connection after so many bytes of the answer's body.
+    CutAnswer(u64),
+    /// Does what was asked, and after so many bytes of the answer's body says nothing more for ever.
+    StallAnswer(u64),
+    /// Lets so many bytes in a second pass, either way.
+    Throttle(u64),
 }
 
 /// The failures a store answers.
@@ -81,6 +91,16 @@ pub enum Failure {
     Precondition,
     /// 403 AccessDenied.
     Denied,
+    /// 400 RequestTimeout: the request stood still for too long.
+    Stalled,
+    /// 400 AuthorizationHeaderMalformed: signed for another region.
+    WrongRegion,
+    /// 403 SignatureDoesNotMatch.
+    WrongSignature,
+    /// 403 RequestTimeTooSkewed: the client's clock is wrong.
+    Skewed,
+    /// 301 PermanentRedirect: the bucket is at another endpoint.
+    Elsewhere,
 }
 
 /// Names a rule, to remove it or to ask how often it fired.
@@ -250,6 +270,11 @@ impl Failure {
             Failure::Conflict => S3ErrorCode::ConditionalRequestConflict,
             Failure::Precondition => S3ErrorCode::PreconditionFailed,
             Failure::Denied => S3ErrorCode::AccessDenied,
+            Failure::Stalled => S3ErrorCode::RequestTimeout,
+            Failure::WrongRegion => S3ErrorCode::AuthorizationHeaderMalformed,
+            Failure::WrongSignature => S3ErrorCode::SignatureDoesNotMatch,
+            Failure::Skewed => S3ErrorCode::RequestTimeTooSkewed,
+            Failure::Elsewhere => S3ErrorCode::PermanentRedirect,
         };
         S3Error::with_message(code, "a fault of the sandbox")
     }

@@ -1,38 +1,23 @@
-//! The server: it listens, applies the faults, counts, and passes requests on to `s3s`.
+//! The embedded server: which store it plays, and what tests do to it behind its clients' backs.
 
 use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
 
 use anyhow::Context;
+use async_trait::async_trait;
 use bytes::Bytes;
-use http::Request;
-use http::header::CONTENT_LENGTH;
-use hyper::body::{Body as _, Incoming};
-use hyper::service::service_fn;
-use hyper_util::rt::TokioIo;
 use s3s::auth::SimpleAuth;
 use s3s::service::{S3Service, S3ServiceBuilder};
 use s3s::{HttpRequest, HttpResponse};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 use tokio_util::sync::{CancellationToken, DropGuard};
-use tokio_util::task::TaskTracker;
 
-use super::faults::{Failure, S3Faults, What};
+use super::faults::S3Faults;
+use super::front::{Backend, BoxError, Front, S3Stats, content_length};
 use super::protocol::Protocol;
-use super::request::Op;
 use super::store::{Conditions, INLINE, Object, Store};
-
-/// The largest body that a disturbed request may have; it waits in memory.
-const MAX_DISTURBED: usize = 256 * 1024 * 1024;
-
-/// How long [`S3Server::stop`] waits for connections to let go.
-const STOP: Duration = Duration::from_secs(5);
-
-type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// How the server is set up.
 #[derive(Clone)]
@@ -94,59 +79,31 @@ pub enum Misbehave {
     WantsUnquotedETag,
 }
 
-/// What the server has seen so far. Disturbed requests count too.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct S3Stats {
-    /// PutObject requests.
-    pub put: u64,
-    /// GetObject requests.
-    pub get: u64,
-    /// HeadObject requests.
-    pub head: u64,
-    /// Listings of objects.
-    pub list: u64,
-    /// DeleteObject requests.
-    pub delete: u64,
-    /// Requests about buckets.
-    pub other: u64,
-    /// Answers with status 412.
-    pub precondition_failed: u64,
-    /// Bytes of request bodies, as declared.
-    pub bytes_in: u64,
-    /// Bytes of answer bodies.
-    pub bytes_out: u64,
-}
-
 /// A running server. Dropping it ends it too, but does not wait.
 pub struct S3Server {
-    shared: Arc<Shared>,
+    front: Arc<Front<Embedded>>,
     options: S3Options,
     address: SocketAddr,
     _stop_on_drop: DropGuard,
 }
 
-/// What all connections share.
-struct Shared {
+/// The embedded store behind its protocol.
+struct Embedded {
     service: S3Service,
     store: Arc<Store>,
-    faults: S3Faults,
-    counters: Counters,
-    stop: CancellationToken,
-    tasks: TaskTracker,
 }
 
-#[derive(Debug, Default)]
-struct Counters {
-    ops: [AtomicU64; Op::COUNT],
-    precondition_failed: AtomicU64,
-    bytes_in: AtomicU64,
-    bytes_out: AtomicU64,
+#[async_trait]
+impl Backend for Embedded {
+    async fn answer(&self, mut request: HttpRequest) -> Result<HttpResponse, BoxError> {
+        // A small body is read before anything else happens, so that a 412 is not sent before it.
+        let length = content_length(request.headers()).unwrap_or(0);
+        if length > 0 && length <= INLINE as u64 {
+            request.body_mut().store_all_limited(INLINE).await?;
+        }
+        Ok(self.service.call(request).await?)
+    }
 }
-
-/// The connection ends here; the client gets no answer.
-#[derive(Debug, thiserror::Error)]
-#[error("connection cut by a fault of the sandbox")]
-struct Cut;
 
 impl S3Server {
     /// Binds the address and serves from tasks of the current runtime.
@@ -168,18 +125,13 @@ impl S3Server {
             options.access_key.as_str(),
             options.secret_key.as_str(),
         ));
-        let stop = CancellationToken::new();
-        let shared = Arc::new(Shared {
+        let backend = Embedded {
             service: builder.build(),
             store,
-            faults: S3Faults::default(),
-            counters: Counters::default(),
-            stop: stop.clone(),
-            tasks: TaskTracker::new(),
-        });
-        shared.tasks.spawn(accept(Arc::clone(&shared), listener));
+        };
+        let stop = CancellationToken::new();
         Ok(S3Server {
-            shared,
+            front: Front::start(backend, listener, stop.clone()),
             options,
             address,
             _stop_on_drop: stop.drop_guard(),
@@ -213,17 +165,17 @@ impl S3Server {
 
     /// The switchboard of the faults; clone it freely.
     pub fn faults(&self) -> &S3Faults {
-        &self.shared.faults
+        &self.front.faults
     }
 
     /// What was counted until now.
     pub fn stats(&self) -> S3Stats {
-        self.shared.counters.read()
+        self.front.stats()
     }
 
     /// All objects of the bucket below a prefix, in order. Reads them whole: for tests.
     pub fn objects(&self, prefix: &str) -> Vec<(String, Bytes)> {
-        let found = self.shared.store.with_keys(self.bucket(), |keys| {
+        let found = self.front.backend.store.with_keys(self.bucket(), |keys| {
             let from = (
                 std::ops::Bound::Included(prefix),
                 std::ops::Bound::Unbounded,
@@ -243,7 +195,7 @@ impl S3Server {
 
     /// One object of the bucket, read whole.
     pub fn object(&self, key: &str) -> Option<Bytes> {
-        let object = self.shared.store.get(self.bucket(), key).ok()?;
+        let object = self.front.backend.store.get(self.bucket(), key).ok()?;
         Some(object.body.read().expect("the store owns its files"))
     }
 
@@ -252,7 +204,8 @@ impl S3Server {
         let object = Object::in_memory(body.into());
         let etag = object.etag.clone();
         let put = self
-            .shared
+            .front
+            .backend
             .store
             .put(self.bucket(), key, object, &Conditions::default());
         put.expect("a PUT without conditions into a bucket that is never removed");
@@ -261,26 +214,23 @@ impl S3Server {
 
     /// Deletes an object behind the clients' backs; says whether it was there.
     pub fn delete_object(&self, key: &str) -> bool {
-        let removed = self.shared.store.delete(self.bucket(), key, None);
+        let removed = self.front.backend.store.delete(self.bucket(), key, None);
         removed.expect("a DELETE without conditions from a bucket that is never removed")
     }
 
     /// Marks the bucket as versioned, or not. Old versions are not kept.
     pub fn set_versioned(&self, versioned: bool) {
-        let set = self.shared.store.set_versioned(self.bucket(), versioned);
+        let set = self
+            .front
+            .backend
+            .store
+            .set_versioned(self.bucket(), versioned);
         set.expect("buckets are never removed");
     }
 
     /// Cuts all connections, ends held requests and waits until the port is free.
     pub async fn stop(self) {
-        self.shared.stop.cancel();
-        self.shared.tasks.close();
-        if tokio::time::timeout(STOP, self.shared.tasks.wait())
-            .await
-            .is_err()
-        {
-            tracing::warn!("connections of the sandbox's store still open after {STOP:?}");
-        }
+        self.front.stop().await;
     }
 }
 
@@ -291,168 +241,4 @@ impl fmt::Debug for S3Server {
             .field("options", &self.options)
             .finish_non_exhaustive()
     }
-}
-
-async fn accept(shared: Arc<Shared>, listener: TcpListener) {
-    loop {
-        let accepted = tokio::select! {
-            () = shared.stop.cancelled() => return,
-            accepted = listener.accept() => accepted,
-        };
-        match accepted {
-            // During an outage the connection is closed at once.
-            Ok(_) if shared.faults.down() => {}
-            Ok((stream, _)) => {
-                let serve = serve(Arc::clone(&shared), stream);
-                shared.tasks.spawn(serve);
-            }
-            Err(error) => {
-                // Out of file descriptors, most likely: others must close first.
-                tracing::warn!(%error, "the sandbox's store cannot accept a connection");
-                tokio::time::sleep(Duration::from_millis(50)).await;
-            }
-        }
-    }
-}
-
-async fn serve(shared: Arc<Shared>, stream: TcpStream) {
-    // Small answers must not wait for the client's acknowledgement.
-    let _ = stream.set_nodelay(true);
-    let stop = shared.stop.clone();
-    let service = service_fn(move |request| Arc::clone(&shared).handle(request));
-    let connection =
-        hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service);
-    tokio::select! {
-        () = stop.cancelled() => {}
-        ended = connection => if let Err(error) = ended {
-            tracing::debug!(%error, "a connection of the sandbox's store ended");
-        },
-    }
-}
-
-impl Shared {
-    async fn handle(self: Arc<Self>, request: Request<Incoming>) -> Result<HttpResponse, BoxError> {
-        let op = Op::of(request.method(), request.uri());
-        let length = content_length(request.headers());
-        self.counters.request(op, length);
-        let fault = self.faults.pick(op, request.uri());
-        if let Some(latency) = self.faults.latency() {
-            tokio::time::sleep(latency).await;
-        }
-        let request = request.map(s3s::Body::from);
-        let response = match fault {
-            None => self.serve(request, INLINE).await?,
-            Some(What::LoseRequest) => return Err(Cut.into()),
-            Some(what) => Arc::clone(&self).disturb(request, what).await?,
-        };
-        self.counters.answer(&response);
-        Ok(response)
-    }
-
-    /// Answers a request; a body up to `read_first` bytes is read before anything else happens.
-    async fn serve(
-        &self,
-        mut request: HttpRequest,
-        read_first: usize,
-    ) -> Result<HttpResponse, BoxError> {
-        let length = content_length(request.headers()).unwrap_or(0);
-        if length > 0 && length <= read_first as u64 {
-            request.body_mut().store_all_limited(read_first).await?;
-        }
-        Ok(self.service.call(request).await?)
-    }
-
-    /// Answers a request that a fault has picked. This runs in a task of its own, because a
-    /// request that was sent takes effect even if its sender has given up meanwhile.
-    async fn disturb(
-        self: Arc<Self>,
-        mut request: HttpRequest,
-        what: What,
-    ) -> Result<HttpResponse, BoxError> {
-        request.body_mut().store_all_limited(MAX_DISTURBED).await?;
-        let shared = Arc::clone(&self);
-        let task = self.tasks.spawn(async move {
-            tokio::select! {
-                () = shared.stop.cancelled() => Err(Cut.into()),
-                answer = shared.act(request, what) => answer,
-            }
-        });
-        task.await?
-    }
-
-    async fn act(&self, request: HttpRequest, what: What) -> Result<HttpResponse, BoxError> {
-        match what {
-            What::Fail(failure) => fail(failure),
-            What::FailAfterEffect(failure) => {
-                self.serve(request, 0).await?;
-                fail(failure)
-            }
-            What::LoseRequest => Err(Cut.into()),
-            What::LoseAnswer => {
-                self.serve(request, 0).await?;
-                Err(Cut.into())
-            }
-            What::DelayRequest(delay) => {
-                tokio::time::sleep(delay).await;
-                self.serve(request, 0).await
-            }
-            What::DelayAnswer(delay) => {
-                let answer = self.serve(request, 0).await;
-                tokio::time::sleep(delay).await;
-                answer
-            }
-            What::HoldRequest(gate) => {
-                gate.pass().await;
-                self.serve(request, 0).await
-            }
-            What::HoldAnswer(gate) => {
-                let answer = self.serve(request, 0).await;
-                gate.pass().await;
-                answer
-            }
-        }
-    }
-}
-
-impl Counters {
-    fn request(&self, op: Op, length: Option<u64>) {
-        self.ops[op.index()].fetch_add(1, Ordering::Relaxed);
-        self.bytes_in
-            .fetch_add(length.unwrap_or(0), Ordering::Relaxed);
-    }
-
-    fn answer(&self, response: &HttpResponse) {
-        if response.status() == http::StatusCode::PRECONDITION_FAILED {
-            self.precondition_failed.fetch_add(1, Ordering::Relaxed);
-        }
-        // Files are streams of unknown length; for them the header tells.
-        let length = response.body().size_hint().exact();
-        let length = length
-            .or_else(|| content_length(response.headers()))
-            .unwrap_or(0);
-        self.bytes_out.fetch_add(length, Ordering::Relaxed);
-    }
-
-    fn read(&self) -> S3Stats {
-        let op = |op: Op| self.ops[op.index()].load(Ordering::Relaxed);
-        S3Stats {
-            put: op(Op::Put),
-            get: op(Op::Get),
-            head: op(Op::Head),
-            list: op(Op::List),
-            delete: op(Op::Delete),
-            other: op(Op::Other),
-            precondition_failed: self.precondition_failed.load(Ordering::Relaxed),
-            bytes_in: self.bytes_in.load(Ordering::Relaxed),
-            bytes_out: self.bytes_out.load(Ordering::Relaxed),
-        }
-    }
-}
-
-fn fail(failure: Failure) -> Result<HttpResponse, BoxError> {
-    Ok(failure.to_error().to_http_response()?)
-}
-
-fn content_length(headers: &http::HeaderMap) -> Option<u64> {
-    headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
