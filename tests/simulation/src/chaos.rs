@@ -23,6 +23,11 @@ pub(crate) async fn play(stage: &Arc<Stage>, machines: &[Arc<Machine>], broker: 
         while tokio::time::Instant::now() < until {
             tokio::time::sleep(stage.between(100, most)).await;
             strike(stage, machines, broker);
+            // A job may have killed its worker.
+            if stage.chance(30) {
+                let at = stage.below(machines.len() as u64) as usize;
+                restart(stage, &machines[at]);
+            }
         }
     }
     stage.note(format_args!("chaos ends"));

@@ -161,6 +161,10 @@ async fn whole(
             operator.states(stage)
         );
         tokio::time::sleep(Duration::from_secs(2)).await;
+        // Jobs may have killed their workers.
+        for machine in &machines {
+            machine.start()?;
+        }
     }
     operator.judge(stage, programs).await?;
     // What is left over must go away by itself.
