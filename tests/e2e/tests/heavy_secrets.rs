@@ -310,9 +310,8 @@ async fn planted(stage: &Stage, folder: &std::path::Path) -> anyhow::Result<()> 
     queue.close().await;
     find("a message", &stage.stored_and_sent())?;
 
-    let told = stage
-        .rekindle(folder, &[("S3_BUCKET", &planted)], "doctor")
-        .await?;
+    let status = format!("status --cluster {planted}");
+    let told = stage.rekindle(folder, &[], &status).await?;
     find("an output", &[Evidence::new("an output", told.1)])?;
 
     let address = stage.store.http();
