@@ -214,7 +214,6 @@ async fn heavy_no_secret_is_anywhere_after_a_recovery_with_faults() -> anyhow::R
     )
     .await?;
     workers.kill9(first).await?;
-    let file = stage.site.sandbox.key_file().display().to_string();
     // The next one gets files alone, and so has no secret in its environment.
     workers.set("SSH_PRIVATE_KEY", None);
     let file = stage.site.sandbox.key_file().display().to_string();
