@@ -3,6 +3,7 @@
 //! Empty values count as absent, since CI systems set variables that have none. An error names the
 //! variable and the flag; secrets show in no `Debug` output and in no error.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -72,6 +73,14 @@ pub struct StoreArgs {
         hide_short_help = true
     )]
     s3_secret_key: Option<Hidden>,
+    /// File with the secret key
+    #[arg(
+        long,
+        env = "S3_SECRET_KEY_FILE",
+        value_name = "FILE",
+        hide_short_help = true
+    )]
+    s3_secret_key_file: Option<PathBuf>,
     /// Region
     #[arg(
         long,
@@ -98,7 +107,12 @@ impl StoreArgs {
                 .hint("set S3_BUCKET or give --s3-bucket; `rekindle doctor` checks the connections")
         })?;
         let access = ("S3_ACCESS_KEY", "--s3-access-key", &self.s3_access_key);
-        let secret = ("S3_SECRET_KEY", "--s3-secret-key", &self.s3_secret_key);
+        let key = one_of(
+            self.s3_secret_key.as_ref(),
+            self.s3_secret_key_file.as_ref(),
+            "S3_SECRET_KEY",
+        )?;
+        let secret = ("S3_SECRET_KEY", "--s3-secret-key", &key);
         let credentials = credentials(access, secret)?;
         let endpoint = given(&self.s3_endpoint);
         Ok(StoreConfig {
@@ -133,6 +147,14 @@ pub struct QueueArgs {
         hide_short_help = true
     )]
     amqp_url: Option<Hidden>,
+    /// File with the URL of the broker
+    #[arg(
+        long,
+        env = "AMQP_URL_FILE",
+        value_name = "FILE",
+        hide_short_help = true
+    )]
+    amqp_url_file: Option<PathBuf>,
     /// Name of the queue on RabbitMQ
     #[arg(
         long = "queue",
@@ -174,12 +196,21 @@ pub struct QueueArgs {
         hide_short_help = true
     )]
     sqs_secret_key: Option<Hidden>,
+    /// File with the secret key
+    #[arg(
+        long,
+        env = "SQS_SECRET_KEY_FILE",
+        value_name = "FILE",
+        hide_short_help = true
+    )]
+    sqs_secret_key_file: Option<PathBuf>,
 }
 
 impl QueueArgs {
     /// The queue; does not connect yet.
     pub fn connect(&self) -> Result<Arc<dyn Queue>, SettingError> {
-        let url = self.amqp_url.as_ref().filter(|url| !url.0.is_empty());
+        let (given_url, file) = (self.amqp_url.as_ref(), self.amqp_url_file.as_ref());
+        let url = one_of(given_url, file, "AMQP_URL")?;
         match (url, given(&self.sqs_queue)) {
             (None, None) => Err(SettingError::new("there is no queue").hint(
                 "set AMQP_URL (--amqp-url) or SQS_QUEUE (--sqs-queue); `rekindle` runs jobs \
@@ -212,7 +243,12 @@ impl QueueArgs {
 
     fn sqs(&self, queue: String) -> Result<SqsConfig, SettingError> {
         let access = ("SQS_ACCESS_KEY", "--sqs-access-key", &self.sqs_access_key);
-        let secret = ("SQS_SECRET_KEY", "--sqs-secret-key", &self.sqs_secret_key);
+        let key = one_of(
+            self.sqs_secret_key.as_ref(),
+            self.sqs_secret_key_file.as_ref(),
+            "SQS_SECRET_KEY",
+        )?;
+        let secret = ("SQS_SECRET_KEY", "--sqs-secret-key", &key);
         Ok(SqsConfig {
             endpoint: given(&self.sqs_endpoint),
             region: given(&self.sqs_region),
@@ -238,6 +274,14 @@ pub struct CloudArgs {
         hide_short_help = true
     )]
     clo_auth_token: Option<Hidden>,
+    /// File with the token
+    #[arg(
+        long,
+        env = "CLO_AUTH_TOKEN_FILE",
+        value_name = "FILE",
+        hide_short_help = true
+    )]
+    clo_auth_token_file: Option<PathBuf>,
     /// The cloud project (object) that servers live in
     #[arg(long, env = "CLO_OBJECT_ID", value_name = "ID", hide_short_help = true)]
     clo_object_id: Option<String>,
@@ -246,10 +290,11 @@ pub struct CloudArgs {
 impl CloudArgs {
     /// The cloud, or nothing when it is not set at all. Sends nothing yet.
     pub fn connect(&self) -> Result<Option<Clo>, SettingError> {
-        let token = self
-            .clo_auth_token
-            .as_ref()
-            .filter(|token| !token.0.is_empty());
+        let token = one_of(
+            self.clo_auth_token.as_ref(),
+            self.clo_auth_token_file.as_ref(),
+            "CLO_AUTH_TOKEN",
+        )?;
         let project = self.clo_object_id.as_ref().filter(|id| !id.is_empty());
         let (token, project) = match (token, project) {
             (Some(token), Some(project)) => (token, project),
@@ -294,7 +339,7 @@ pub struct HostArgs {
         value_name = "FILE",
         hide_short_help = true
     )]
-    ssh_private_key_file: Option<std::path::PathBuf>,
+    ssh_private_key_file: Option<PathBuf>,
     /// `bastion`: through the bastion; `direct`: straight to the private addresses, as on the bastion
     #[arg(
         long,
@@ -313,6 +358,14 @@ pub struct HostArgs {
         hide_short_help = true
     )]
     proxy: Option<Hidden>,
+    /// File with the URL of the proxy, when it holds a password
+    #[arg(
+        long,
+        env = "REKINDLE_PROXY_FILE",
+        value_name = "FILE",
+        hide_short_help = true
+    )]
+    proxy_file: Option<PathBuf>,
 }
 
 #[derive(Debug, Clone, Copy, clap::ValueEnum)]
@@ -362,7 +415,12 @@ impl WorldArgs {
             (None, Some(path)) => Some(load_private_key(path).map_err(|e| wrong(&e))?),
             (None, None) => None,
         };
-        let dialer = match hosts.proxy.as_ref().filter(|url| !url.0.is_empty()) {
+        let proxy = one_of(
+            hosts.proxy.as_ref(),
+            hosts.proxy_file.as_ref(),
+            "REKINDLE_PROXY",
+        )?;
+        let dialer = match proxy {
             Some(url) => Dialer::through(&url.0)
                 .map_err(|e| SettingError::new(format!("REKINDLE_PROXY: {e}")))?,
             None => Dialer::direct(),
@@ -424,6 +482,37 @@ fn credentials(
 
 fn wrong(error: &dyn std::error::Error) -> SettingError {
     SettingError::new(error.to_string())
+}
+
+/// A secret as it is, or as the content of a file: an environment can be read by whoever may look
+/// into the process, and is passed on to its children by mistake.
+fn one_of(
+    given: Option<&Hidden>,
+    file: Option<&PathBuf>,
+    name: &str,
+) -> Result<Option<Hidden>, SettingError> {
+    let given = given.filter(|secret| !secret.0.is_empty());
+    match (given, file.filter(|path| !path.as_os_str().is_empty())) {
+        (Some(_), Some(_)) => Err(SettingError::new(format!(
+            "{name} and {name}_FILE are both set"
+        ))
+        .hint("set one of them")),
+        (Some(secret), None) => Ok(Some(secret.clone())),
+        (None, Some(path)) => {
+            let wrong = |why: String| {
+                let path = path.display();
+                SettingError::new(format!("failed to read {name}_FILE, {path}: {why}"))
+            };
+            let text = std::fs::read_to_string(path).map_err(|e| wrong(e.to_string()))?;
+            // Editors end a file with a line end.
+            let secret = text.trim_end_matches(['\r', '\n']);
+            if secret.is_empty() {
+                return Err(wrong("it is empty".into()));
+            }
+            Ok(Some(Hidden(secret.to_owned())))
+        }
+        (None, None) => Ok(None),
+    }
 }
 
 /// An error with its causes.

@@ -193,9 +193,9 @@ pub struct Watch {
 }
 
 impl Watch {
-    /// Begins to look. `pids` gives the processes of the moment; of them it is the command line alone
-    /// that counts unless `environments`, since what was given to them by environment stands there.
-    pub fn start(pids: impl Fn() -> Vec<u32> + Send + 'static, environments: bool) -> Self {
+    /// Begins to look. `pids` gives the processes of the moment. Of these it is the command line alone
+    /// that counts: what was given to them by environment stands there.
+    pub fn start(pids: impl Fn() -> Vec<u32> + Send + 'static) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = Arc::clone(&stop);
         let thread = std::thread::spawn(move || {
@@ -203,9 +203,6 @@ impl Watch {
             while !stopped.load(Ordering::Relaxed) {
                 for pid in pids() {
                     seen.extend(look(pid, "cmdline"));
-                    if environments {
-                        seen.extend(look(pid, "environ"));
-                    }
                     for below in descendants(pid) {
                         seen.extend(look(below, "cmdline"));
                         seen.extend(look(below, "environ"));
@@ -226,7 +223,8 @@ impl Watch {
     }
 }
 
-fn look(pid: u32, what: &str) -> Option<Evidence> {
+/// What a process was given: its `cmdline` or its `environ`.
+pub fn look(pid: u32, what: &str) -> Option<Evidence> {
     let bytes = std::fs::read(format!("/proc/{pid}/{what}")).ok()?;
     // Zombies have neither.
     (!bytes.is_empty()).then(|| Evidence::new(format!("the {what} of a process"), bytes))
@@ -292,7 +290,7 @@ mod tests {
     fn words_of_short_lived_programs_are_seen() {
         let word = format!("{}.5", std::process::id());
         let me = std::process::id();
-        let watch = Watch::start(move || vec![me], false);
+        let watch = Watch::start(move || vec![me]);
         let mut child = std::process::Command::new("sleep")
             .arg("0.5")
             .env("WORD", &word)

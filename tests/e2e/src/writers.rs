@@ -16,7 +16,9 @@ pub fn of_job(sandbox: &Sandbox, begun: &Begun, job: &str) -> anyhow::Result<Vec
     let series = keys::job(&begun.cluster, &begun.id, &JobName::new(job)?);
     let mut writers: Vec<Uuid> = Vec::new();
     let mut epoch = 0;
-    for (key, body) in sandbox.s3.objects(series.prefix()) {
+    let mut objects = sandbox.s3.objects(series.prefix());
+    objects.sort_by_key(|(key, _)| series.number(key));
+    for (key, body) in objects {
         let version: Versioned<JobVersion> =
             serde_json::from_slice(&body).with_context(|| key.clone())?;
         let now = match &version.body {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::{Context, ensure};
 use e2e::lab::small;
 use e2e::processes::until;
-use e2e::scanner::{Canaries, Evidence, Watch};
+use e2e::scanner::{Canaries, Evidence, Watch, look};
 use e2e::site::{Site, demo_with_programs};
 use e2e::tap::{Recording, Tap};
 use jobs::plan::{DEFAULT_PLAN, PlanFile};
@@ -160,15 +160,12 @@ async fn heavy_no_secret_is_anywhere_after_a_recovery_with_faults() -> anyhow::R
     let key = std::fs::read_to_string(stage.site.sandbox.key_file())?;
     let pids = Arc::new(Mutex::new(Vec::new()));
     let watched = Arc::clone(&pids);
-    let watch = Watch::start(
-        move || {
-            watched
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .clone()
-        },
-        false,
-    );
+    let watch = Watch::start(move || {
+        watched
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    });
     let clo = stage.site.sandbox.clo.faults();
     clo.add(Fault::on(Operation::CreateServer).after().answer(500));
     clo.add(Fault::on(Operation::ListServers).answer(401));
@@ -204,20 +201,42 @@ async fn heavy_no_secret_is_anywhere_after_a_recovery_with_faults() -> anyhow::R
     workers.set("SSH_PRIVATE_KEY_FILE", None);
     let first = workers.spawn()?;
     *pids.lock().unwrap_or_else(PoisonError::into_inner) = workers.pids();
-    until("a program has run", LONG, async || {
-        let record = begun.record("demo/programs").await?;
-        Ok(record.filter(|r| !r.steps.is_empty()))
-    })
+    until(
+        "a program has run, and the cloud has refused us",
+        LONG,
+        async || {
+            let records = begun.records().await?;
+            let mut all = records.values().flatten();
+            let ran = all.any(|r| r.job.as_str() == "demo/programs" && !r.steps.is_empty());
+            let mut all = records.values().flatten();
+            Ok((ran && all.any(|r| r.status == Status::Failed)).then_some(()))
+        },
+    )
     .await?;
     workers.kill9(first).await?;
-    let file = stage.site.sandbox.key_file().display().to_string();
+    // The next one gets files alone, and so has no secret in its environment.
     workers.set("SSH_PRIVATE_KEY", None);
+    let file = stage.site.sandbox.key_file().display().to_string();
     workers.set("SSH_PRIVATE_KEY_FILE", Some(&file));
-    workers.spawn()?;
+    for (name, secret) in [
+        ("S3_SECRET_KEY", stage.site.sandbox.s3.secret_key()),
+        ("CLO_AUTH_TOKEN", stage.site.sandbox.clo.token()),
+        ("AMQP_URL", stage.broker.url()),
+        ("REKINDLE_PROXY", &stage.proxy),
+    ] {
+        let file = folder.path().join(name);
+        std::fs::write(&file, format!("{secret}\n"))?;
+        workers.set(name, None);
+        workers.set(&format!("{name}_FILE"), Some(&file.display().to_string()));
+    }
+    let second = workers.spawn()?;
     *pids.lock().unwrap_or_else(PoisonError::into_inner) = workers.pids();
     tokio::time::sleep(Duration::from_secs(2)).await;
     hosts.faults().sshd("test-master-1", None);
-    begun.reaches("report", &[Status::Succeeded], LONG).await?;
+    let retry = "retry --cluster test --reason refused --output json";
+    let told = stage.rekindle(folder.path(), &[], retry).await?;
+    ensure!(told.0 == 0, "rekindle {retry}: {}", told.1);
+    evidence.push(Evidence::new("rekindle retry", told.1));
     begun.finished(LONG).await?;
     store.clear();
     stage.site.sandbox.clo.faults().clear();
@@ -232,6 +251,12 @@ async fn heavy_no_secret_is_anywhere_after_a_recovery_with_faults() -> anyhow::R
         ensure!(told.0 == 0, "rekindle {args}: {}", told.1);
         evidence.push(Evidence::new(format!("rekindle {args}"), told.1));
     }
+    let environment = look(second, "environ").context("it runs")?;
+    ensure!(
+        environment.text.contains("S3_SECRET_KEY_FILE="),
+        "it is its own"
+    );
+    evidence.push(environment);
     let log = workers.logs()?;
     ensure!(log.contains("TRACE"), "the logs say all there is");
     eprintln!("{} bytes of logs", log.len());
@@ -284,9 +309,8 @@ async fn planted(stage: &Stage, folder: &std::path::Path) -> anyhow::Result<()> 
     queue.close().await;
     find("a message", &stage.stored_and_sent())?;
 
-    let told = stage
-        .rekindle(folder, &[("S3_BUCKET", &planted)], "doctor")
-        .await?;
+    let status = format!("status --cluster {planted}");
+    let told = stage.rekindle(folder, &[], &status).await?;
     find("an output", &[Evidence::new("an output", told.1)])?;
 
     let address = stage.store.http();
@@ -302,7 +326,7 @@ async fn planted(stage: &Stage, folder: &std::path::Path) -> anyhow::Result<()> 
 
     for environment in [false, true] {
         let me = std::process::id();
-        let watch = Watch::start(move || vec![me], false);
+        let watch = Watch::start(move || vec![me]);
         let mut program = std::process::Command::new("sh");
         program.args(["-c", "sleep 0.5; true", "a-program"]);
         if environment {
