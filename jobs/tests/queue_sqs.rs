@@ -17,7 +17,9 @@ use queue_ministack::{Emulator, config, shared_endpoint};
 use tokio::time::Instant;
 
 async fn with(check: impl AsyncFnOnce(Arc<dyn Queue>)) {
-    let config = config(&shared_endpoint());
+    let mut config = config(&shared_endpoint());
+    // Longer than the suite waits: what is to come back has to be given back.
+    config.visibility = Duration::from_secs(300);
     let sqs = Arc::new(Sqs::new(config.clone()).unwrap());
     check(sqs.clone()).await;
     sqs.close().await;
