@@ -703,6 +703,15 @@ async fn doctor_says_what_is_wrong_and_what_to_do() {
         .says("-      cloud");
     assert_eq!(run.stderr, "");
     assert_eq!(world.count(".probe/"), 0, "the probe cleans up");
+    let no_sqs = [
+        ("SQS_QUEUE", "rekindle-jobs"),
+        ("SQS_ENDPOINT", "http://127.0.0.1:1"),
+        ("SQS_ACCESS_KEY", "id"),
+        ("SQS_SECRET_KEY", "hunter2"),
+    ];
+    let run = world.run_with("doctor", &no_sqs).await.exits(1);
+    let run = run.says("WRONG  queue").says("check SQS_QUEUE");
+    assert!(!run.stdout.contains("hunter2"), "{run:?}");
     let run = world
         .run_with("doctor", &[("S3_SECRET_KEY", "wrong")])
         .await

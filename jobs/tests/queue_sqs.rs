@@ -17,7 +17,9 @@ use queue_ministack::{Emulator, config, shared_endpoint};
 use tokio::time::Instant;
 
 async fn with(check: impl AsyncFnOnce(Arc<dyn Queue>)) {
-    let config = config(&shared_endpoint());
+    let mut config = config(&shared_endpoint());
+    // Longer than the suite waits: what is to come back has to be given back.
+    config.visibility = Duration::from_secs(300);
     let sqs = Arc::new(Sqs::new(config.clone()).unwrap());
     check(sqs.clone()).await;
     sqs.close().await;
@@ -28,6 +30,15 @@ jobs::queue_conformance!(
     tokio::test(flavor = "multi_thread", worker_threads = 2),
     with
 );
+
+/// Settings with which a delivery is hidden, and lost, after a short while.
+fn brief(endpoint: &str) -> SqsConfig {
+    SqsConfig {
+        visibility: Duration::from_secs(4),
+        timeout: Duration::from_secs(2),
+        ..config(endpoint)
+    }
+}
 
 /// Somebody with the service's own tools.
 struct Operator {
@@ -169,21 +180,28 @@ async fn a_delay_longer_than_sqs_takes_is_made_of_several() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_held_delivery_is_renewed() {
-    let mut config = config(&shared_endpoint());
-    config.visibility = Duration::from_secs(3);
+async fn what_a_consumer_holds_is_renewed_also_before_somebody_takes_it() {
+    let config = brief(&shared_endpoint());
     let sqs = Sqs::new(config.clone()).unwrap();
-    publish(&sqs, "one", Duration::ZERO).await;
-    let mut first = sqs.consume(1).await.unwrap();
+    for id in ["a", "b", "c", "d"] {
+        publish(&sqs, id, Duration::ZERO).await;
+    }
+    let mut first = sqs.consume(4).await.unwrap();
     let held = next(&mut first).await;
-    let mut second = sqs.consume(1).await.unwrap();
+    let mut second = sqs.consume(4).await.unwrap();
     let long = Duration::from_secs(8);
     if let Ok(taken) = tokio::time::timeout(long, second.next()).await {
         panic!("somebody else got it: {taken:?}");
     }
     assert!(!held.lost.is_cancelled());
     held.handle.ack().await.unwrap();
-    drop((first, held));
+    drop(first);
+    for _ in 0..3 {
+        let given_back = next(&mut second).await;
+        assert_ne!(given_back.body, held.body);
+        assert!(given_back.redelivered);
+        given_back.handle.ack().await.unwrap();
+    }
     if let Ok(again) = tokio::time::timeout(config.visibility, second.next()).await {
         panic!("it came again: {again:?}");
     }
@@ -191,18 +209,37 @@ async fn a_held_delivery_is_renewed() {
     Operator::of(&config).delete_queues().await;
 }
 
+#[tokio::test]
+async fn a_queues_url_is_enough_and_has_to_be_right() {
+    let mut config = config(&shared_endpoint());
+    let operator = Operator::of(&config);
+    let endpoint = config.endpoint.take().unwrap();
+    let name = config.queue.clone();
+    config.queue = format!("{endpoint}/000000000000/{name}");
+    let sqs = Sqs::new(config.clone()).unwrap();
+    publish(&sqs, "one", Duration::ZERO).await;
+    assert_eq!(sqs.depth().await.unwrap().ready, 1);
+    sqs.close().await;
+
+    config.queue = format!("{endpoint}/111111111111/{name}");
+    for error in errors_of(config).await {
+        assert!(matches!(error, QueueError::Config { .. }), "{error:?}");
+        assert!(error.to_string().starts_with("SQS_QUEUE: "), "{error}");
+    }
+    operator.delete_queues().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_delivery_that_cannot_be_renewed_is_lost_and_can_do_nothing() {
     let emulator = Emulator::start();
-    let mut config = config(&emulator.endpoint);
-    config.visibility = Duration::from_secs(3);
-    let sqs = Sqs::new(config).unwrap();
+    let config = brief(&emulator.endpoint);
+    let sqs = Sqs::new(config.clone()).unwrap();
     publish(&sqs, "one", Duration::ZERO).await;
     let mut consumer = sqs.consume(1).await.unwrap();
     let held = next(&mut consumer).await;
     emulator.signal("-STOP");
-    // Before anybody else can have it.
-    let lost = tokio::time::timeout(Duration::from_secs(3), held.lost.cancelled());
+    // Nobody told us: it is our own clock that says so.
+    let lost = tokio::time::timeout(Duration::from_secs(10), held.lost.cancelled());
     lost.await.unwrap();
     let follow_up = message("follow-up");
     let errors = [
@@ -365,8 +402,7 @@ async fn a_queue_with_other_attributes_is_told_apart() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn queues_that_an_operator_deleted_are_made_again() {
-    let mut config = config(&shared_endpoint());
-    config.visibility = Duration::from_secs(3);
+    let config = brief(&shared_endpoint());
     let sqs = Sqs::new(config.clone()).unwrap();
     let operator = Operator::of(&config);
     let mut consumer = sqs.consume(2).await.unwrap();
@@ -404,8 +440,7 @@ async fn queues_that_an_operator_deleted_are_made_again() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_service_that_lost_everything_is_made_ready_again() {
     let emulator = Emulator::start();
-    let mut config = config(&emulator.endpoint);
-    config.visibility = Duration::from_secs(3);
+    let config = brief(&emulator.endpoint);
     let sqs = Sqs::new(config).unwrap();
     publish(&sqs, "held", Duration::ZERO).await;
     let mut consumer = sqs.consume(2).await.unwrap();

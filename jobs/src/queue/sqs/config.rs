@@ -26,7 +26,8 @@ pub struct SqsConfig {
     pub credentials: Credentials,
     /// How long one try of a call may take; the SDK makes three. Long polls get this on top.
     pub timeout: Duration,
-    /// How long a delivery stays hidden from others unless it is renewed: whole seconds.
+    /// How long a delivery stays hidden from others unless it is renewed: whole seconds, more than
+    /// a poll can take, since they count from the question.
     pub visibility: Duration,
     /// How long one question for messages waits for some: whole seconds, at most 20. Closing takes
     /// as long, since what an abandoned question finds would stay hidden for a while.
@@ -108,6 +109,10 @@ impl TryFrom<SqsConfig> for Settings {
             }
             Ok(time)
         };
+        if config.visibility <= config.poll + config.timeout {
+            let reason = "a delivery would be lost before it is here";
+            return Err(wrong("visibility", reason));
+        }
         Ok(Settings {
             dead: format!("{name}{DEAD}"),
             work: name,
@@ -246,7 +251,10 @@ mod tests {
         config.hop = Duration::from_secs(901);
         cases.push(("hop", config.clone()));
         config.hop = Duration::from_millis(1_500);
-        cases.push(("hop", config));
+        cases.push(("hop", config.clone()));
+        config.hop = Duration::from_secs(1);
+        config.visibility = Duration::from_secs(10);
+        cases.push(("visibility", config));
         for (field, config) in cases {
             let error = Settings::try_from(config.clone()).expect_err(field);
             let shown = format!("{error} {error:?}");

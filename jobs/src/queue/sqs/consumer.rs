@@ -19,7 +19,7 @@ use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
 use super::delivery::SqsHandle;
-use super::envelope::{self, Letter};
+use super::envelope::{self, Letter, Opened};
 use super::errors::{self, Kind};
 use super::service::Service;
 use crate::queue::{Consumer, Delivery, Handle, QueueError};
@@ -134,7 +134,7 @@ impl Task {
                 }
                 Err(error) => {
                     // Nobody may be listening any more; then there is nobody to tell.
-                    let _ = self.deliveries.send(Err(error)).await;
+                    self.pass_on(Err(error)).await;
                     return;
                 }
             }
@@ -166,12 +166,21 @@ impl Task {
                 }
                 failed.during("consume")
             })?;
-        for message in messages {
-            // There is one for each: no more were asked for.
-            let Some(slot) = slots.pop() else { break };
-            self.take(&queues.work, &message, (asked, slot)).await?;
+        // All are held before the first is passed on, which may take a while. There is a slot for
+        // each: no more were asked for.
+        let held: Vec<Taken> = messages
+            .iter()
+            .zip(slots.drain(..))
+            .map(|(message, slot)| self.hold(&queues.work, message, (asked, slot)))
+            .collect();
+        let mut result = Ok(());
+        for taken in held {
+            if let Err(error) = self.pass(taken).await {
+                // The others are not to wait for it; it goes back by being dropped.
+                result = Err(error);
+            }
         }
-        Ok(())
+        result
     }
 
     /// At least one slot, and more if they are free.
@@ -183,12 +192,12 @@ impl Task {
         first.into_iter().chain(more).take(BATCH).collect()
     }
 
-    async fn take(
+    fn hold(
         &self,
         queue: &str,
         message: &Message,
-        held: (Instant, OwnedSemaphorePermit),
-    ) -> Result<(), QueueError> {
+        since: (Instant, OwnedSemaphorePermit),
+    ) -> Taken {
         let text = message.body().unwrap_or_default();
         let receipt = message.receipt_handle().unwrap_or_default();
         let none = HashMap::new();
@@ -197,39 +206,61 @@ impl Task {
             Ok(opened) => Letter::new(opened.id.as_deref(), &opened.body),
             Err(_) => Letter::new(None, text.as_bytes()),
         };
-        let lost = self.stop.child_token();
-        let again = letter.clone();
-        let handle = SqsHandle::hold(
-            &self.service,
-            queue,
-            receipt,
-            letter,
-            held,
-            lost,
-            &self.tasks,
-        );
-        let opened = match opened {
-            Ok(opened) => opened,
-            Err(reason) => {
-                warn!(%reason, "a message that nobody can read goes to the dead queue");
-                return handle.dead_letter(&reason).await;
-            }
-        };
-        if !opened.delay_left.is_zero() {
-            return handle.post_on(again, opened.delay_left).await;
-        }
         let receives = message.attributes().and_then(|attributes| {
             let count = attributes.get(&MessageSystemAttributeName::ApproximateReceiveCount)?;
             count.parse::<u32>().ok()
         });
-        let delivery = deliver(handle, opened.body, receives.is_some_and(|count| count > 1));
+        let lost = self.stop.child_token();
+        Taken {
+            opened,
+            redelivered: receives.is_some_and(|count| count > 1),
+            handle: SqsHandle::hold(
+                &self.service,
+                queue,
+                receipt,
+                letter,
+                since,
+                lost,
+                &self.tasks,
+            ),
+        }
+    }
+
+    /// Passes a message to whoever consumes, or deals with it here.
+    async fn pass(&self, taken: Taken) -> Result<(), QueueError> {
+        let Taken {
+            opened,
+            redelivered,
+            handle,
+        } = taken;
+        match opened {
+            Err(reason) => {
+                warn!(%reason, "a message that nobody can read goes to the dead queue");
+                handle.dead_letter(&reason).await
+            }
+            Ok(opened) if !opened.delay_left.is_zero() => handle.post_on(opened.delay_left).await,
+            Ok(opened) => {
+                let delivery = deliver(handle, opened.body, redelivered);
+                self.pass_on(Ok(delivery)).await;
+                Ok(())
+            }
+        }
+    }
+
+    async fn pass_on(&self, next: Result<Delivery, QueueError>) {
         tokio::select! {
             () = self.stop.cancelled() => {}
-            // When nobody consumes any more, the delivery goes back by being dropped.
-            _ = self.deliveries.send(Ok(delivery)) => {}
+            // When nobody consumes any more, a delivery goes back by being dropped.
+            _ = self.deliveries.send(next) => {}
         }
-        Ok(())
     }
+}
+
+/// A message that we hold.
+struct Taken {
+    opened: Result<Opened, String>,
+    redelivered: bool,
+    handle: SqsHandle,
 }
 
 fn deliver(handle: SqsHandle, body: Bytes, redelivered: bool) -> Delivery {

@@ -37,7 +37,7 @@ struct Held {
 /// The way back for one delivery.
 pub(super) struct SqsHandle {
     held: Arc<Held>,
-    /// What goes to the dead queue.
+    /// The message as it is posted on, or sent to the dead queue.
     letter: Letter,
 }
 
@@ -74,8 +74,8 @@ impl SqsHandle {
     }
 
     /// Sends the rest of a delayed message on its way, and is done with this part.
-    pub(super) async fn post_on(&self, letter: Letter, left: Duration) -> Result<(), QueueError> {
-        let posted = self.held.service.post(letter, left);
+    pub(super) async fn post_on(&self, left: Duration) -> Result<(), QueueError> {
+        let posted = self.held.service.post(self.letter.clone(), left);
         self.held.unless_lost("publish", posted).await?;
         self.held.settle("ack").await
     }

@@ -84,20 +84,7 @@ impl Queue for Sqs {
     async fn depth(&self) -> Result<Depth, QueueError> {
         use QueueAttributeName as Name;
         self.open("depth")?;
-        let queues = self.service.queues().await?;
-        let calls = self.service.calls().await;
-        let both = futures::try_join!(
-            calls.attributes(&queues.work),
-            calls.attributes(&queues.dead)
-        );
-        let (work, dead) = match both {
-            Ok(both) => both,
-            Err(failed) if failed.kind == Kind::Absent => {
-                self.service.forget(&queues);
-                return Ok(Depth::default());
-            }
-            Err(failed) => return Err(failed.during("depth")),
-        };
+        let (work, dead) = self.service.attributes().await?;
         let count = |found: &calls::Attributes, name: Name| -> Result<u64, QueueError> {
             let number = found.get(&name).and_then(|text| text.parse().ok());
             number.ok_or_else(|| QueueError::Unreachable {
@@ -179,10 +166,14 @@ async fn look(service: &Service, queue: &str, most: usize) -> Result<Vec<Dead>, 
     if let Some(failed) = failed {
         return Err(failed);
     }
-    found.sort_by_key(|message| {
+    let age = |message: &Message| {
         let sent = system(message, &MessageSystemAttributeName::SentTimestamp);
-        sent.and_then(|text| text.parse::<u64>().ok())
-    });
+        let sent = sent.and_then(|text| text.parse::<u64>().ok());
+        (sent, message.message_id().map(ToOwned::to_owned))
+    };
+    found.sort_by_cached_key(age);
+    // SQS may give a message twice.
+    found.dedup_by_key(|message| age(message));
     Ok(found.iter().take(most).map(dead).collect())
 }
 

@@ -102,7 +102,7 @@ fn wanted_of_dead() -> Attributes {
 fn wanted_of_work(dead: &str) -> Attributes {
     let policy = serde_json::json!({
         "deadLetterTargetArn": dead,
-        "maxReceiveCount": RECEIVES.to_string(),
+        "maxReceiveCount": RECEIVES,
     });
     Attributes::from([
         (Name::MessageRetentionPeriod, RETENTION.to_string()),

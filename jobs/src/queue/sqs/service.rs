@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::sync::OnceCell;
 
-use super::calls::Calls;
+use super::calls::{Attributes, Calls};
 use super::config::Settings;
 use super::envelope::{Letter, hop};
 use super::errors::Kind;
@@ -80,6 +80,27 @@ impl Service {
     pub(super) async fn bury(&self, letter: &Letter) -> Result<(), QueueError> {
         self.send("dead-letter", |queues| &queues.dead, letter, Duration::ZERO)
             .await
+    }
+
+    /// The attributes of the work queue and of the dead queue.
+    pub(super) async fn attributes(&self) -> Result<(Attributes, Attributes), QueueError> {
+        let calls = self.calls().await;
+        let queues = self.queues().await?;
+        let both = async |queues: &Queues| {
+            tokio::try_join!(
+                calls.attributes(&queues.work),
+                calls.attributes(&queues.dead)
+            )
+        };
+        let found = match both(&queues).await {
+            Err(failed) if failed.kind == Kind::Absent => {
+                self.forget(&queues);
+                let queues = self.queues().await?;
+                both(&queues).await
+            }
+            found => found,
+        };
+        found.map_err(|failed| failed.during("depth"))
     }
 
     async fn send(
