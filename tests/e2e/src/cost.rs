@@ -137,7 +137,7 @@ async fn of_plan(plan: Vec<PlannedJob>) -> anyhow::Result<Cost> {
 
 /// Waits for the recovery's end, looking past the counters.
 async fn ended(sandbox: &Sandbox, begun: &Begun) -> anyhow::Result<()> {
-    let until = tokio::time::Instant::now() + 2 * LONG;
+    let until = tokio::time::Instant::now() + 4 * LONG;
     let end = keys::recovery(&begun.cluster, &begun.id).version(2);
     while sandbox.s3.object(&end).is_none() {
         ensure!(tokio::time::Instant::now() < until, "it does not end");
