@@ -156,6 +156,11 @@ async fn retry_from_format(lab: &Lab, recoveries: &[(usize, Begun)]) -> anyhow::
     let fault = CommandFault::on("e2fsck").exits(4, "e2fsck: UNEXPECTED INCONSISTENCY");
     lab.hosts().faults().add(fault.times(1000));
     for (_, begun) in recoveries {
+        let recovery = lab.store.recovery_record(&begun.cluster, &begun.id).await?;
+        if recovery.is_none_or(|record| record.finished.is_some()) {
+            // What has ended cannot be repeated.
+            continue;
+        }
         for (name, record) in begun.records().await? {
             let mounted = record.filter(|r| r.status == Status::Succeeded);
             let Some(node) = name.as_str().strip_prefix("mount/") else {

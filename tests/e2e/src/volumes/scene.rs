@@ -243,28 +243,34 @@ impl Scene {
 }
 
 impl Scene {
-    /// Two clusters of one node with one disk each, and nothing goes wrong.
+    /// Two clusters whose nodes have one disk each, with these pasts; nothing goes wrong.
     pub fn plain(
         clusters: [(&'static str, &'static str); 2],
-        pasts: [Past; 2],
+        pasts: [&[Past]; 2],
         sequel: Sequel,
     ) -> Self {
-        let clusters = clusters.map(|(name, prefix)| Cluster {
-            name,
-            prefix,
-            nodes: 1,
-            disks: &["data"],
-            protected: false,
-        });
-        let disks = (0..2).map(|index| Disk {
-            cluster: index,
-            node: format!("{}-{}-1", clusters[index].name, clusters[index].prefix),
-            disk: "data".into(),
-            past: pasts[index],
+        let mut disks = Vec::new();
+        let clusters = [0, 1].map(|index| {
+            let (name, prefix) = clusters[index];
+            let cluster = Cluster {
+                name,
+                prefix,
+                nodes: u32::try_from(pasts[index].len()).expect("a handful"),
+                disks: &["data"],
+                protected: false,
+            };
+            let slots = cluster.slots().into_iter().zip(pasts[index]);
+            disks.extend(slots.map(|((node, disk), past)| Disk {
+                cluster: index,
+                node,
+                disk,
+                past: *past,
+            }));
+            cluster
         });
         Self {
             seed: 0,
-            disks: disks.collect(),
+            disks,
             clusters,
             strangers: Vec::new(),
             troubles: Vec::new(),

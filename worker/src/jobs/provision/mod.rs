@@ -22,9 +22,9 @@ use crate::engine::{Ctx, JobError, Patience, Poll, Proof, Proven};
 
 /// The step names.
 pub const STEPS: &[&str] = &[
-    "names",
     "image",
     "keypair",
+    "names",
     "volume-intent",
     "volume",
     "volume-ready",
@@ -57,9 +57,9 @@ pub async fn run(ctx: &Ctx, job: &OnNode) -> Result<Proven, JobError> {
         .node(&job.node)
         .ok_or_else(|| JobError::fatal(format!("the spec has no node `{}`", job.node)))?;
 
-    ctx.step("names", || claim_names(ctx, clo, &node)).await?;
     let image: String = ctx.step("image", || server::find_image(ctx, clo)).await?;
     let keypair = server::keypair(ctx, clo).await?;
+    ctx.step("names", || claim_names(ctx, clo, &node)).await?;
 
     let mut attached = BTreeMap::new();
     for disk in node
@@ -101,7 +101,7 @@ pub async fn run(ctx: &Ctx, job: &OnNode) -> Result<Proven, JobError> {
         .await
 }
 
-/// Before anything is looked up by a name, the name must be ours.
+/// Before a server or volume is looked up by its name, the name must be ours.
 async fn claim_names(ctx: &Ctx, clo: &Clo, node: &Node) -> Result<(), JobError> {
     let cluster = Cluster::of(ctx);
     let volumes = node.data_disks.iter().map(|disk| node.volume_name(disk));
