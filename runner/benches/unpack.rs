@@ -250,10 +250,10 @@ fn make_archive(path: &Path, files: u64) {
         };
         while (contents.len() as u64) < size {
             // Few words are frequent, as in programs.
-            let bound = 1 << (2 + random.below(11));
+            let bound = 1 << (6 + random.below(7));
             contents.extend_from_slice(&words[random.below(bound) as usize]);
             contents.push(b" \n.(_"[random.below(5) as usize]);
-            if random.below(6) == 0 && contents.len() > 400 {
+            if random.below(16) == 0 && contents.len() > 400 {
                 let from = random.below(contents.len() as u64 - 300) as usize;
                 contents.extend_from_within(from..from + 60 + random.below(240) as usize);
             }
