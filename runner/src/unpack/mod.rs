@@ -186,7 +186,8 @@ fn plant(archive: &mut Archive<'_>, mut tree: Tree<'_>) -> Result<(), UnpackErro
     tree.finish(made)
 }
 
-/// Makes all entries. `Err(None)`: a writer failed, and says itself why.
+/// Makes all entries. The tree remembers what it has, so the layers of an image can be made one after
+/// another into one tree, once `entry` and `tree` know what a whiteout is. `Err(None)`: a writer failed, and says itself why.
 fn make_all(archive: &mut Archive<'_>, tree: &mut Tree<'_>) -> Result<(), Option<UnpackError>> {
     let mut received = 0;
     while let Some(entry) = archive.next_entry()? {
