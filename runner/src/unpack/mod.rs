@@ -2,7 +2,9 @@
 //! decompressor, the parser and the writers work on what is there. So the tree is complete a moment
 //! after the last byte.
 //!
-//!     reader (hash) ─chunks→ inflate ─blocks→ archive + tree ─batches→ writers
+//! ```text
+//! reader (hash) ─chunks→ inflate ─blocks→ archive + tree ─batches→ writers
+//! ```
 //!
 //! The archive is not trusted. `header`, `pax`, `name` and `entry` judge what it says, purely; `tree`
 //! sees to it that what it makes lies inside the target; `docs/runner.md` has the policy.
