@@ -6,7 +6,6 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::digest::Digest;
-use crate::image::Source;
 
 /// Runs programs from images on a host that has nothing but a Linux kernel
 #[derive(Debug, Parser)]
@@ -113,7 +112,8 @@ pub(crate) struct Pull {
         hide_env_values = true,
         required_unless_present = "url_file"
     )]
-    pub(crate) url: Option<Source>,
+    // Read later: clap repeats a value that it cannot read, and this one may be a secret.
+    pub(crate) url: Option<String>,
     /// A file that holds the URL; `-` is stdin
     #[arg(long, value_name = "FILE", conflicts_with = "url")]
     pub(crate) url_file: Option<PathBuf>,

@@ -2,6 +2,7 @@
 
 use std::error::Error;
 use std::fmt::Write as _;
+use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
 use std::time::{Duration, SystemTime};
@@ -11,7 +12,8 @@ use serde_json::json;
 use crate::cli::{Build, Command, Gc, ImageCommand, List, Pull, Unpack, Verify};
 use crate::exit::ExitCode;
 use crate::image::{
-    self, BuildError, DownloadError, Listed, Network, Options, PullError, Source, Store, StoreError,
+    self, BadUrl, BuildError, DownloadError, Listed, Network, Options, PullError, Source, Store,
+    StoreError,
 };
 use crate::out::Out;
 use crate::unpack::{Dropped, Reason, Summary, UnpackError};
@@ -37,11 +39,15 @@ pub(crate) fn run(command: Command, out: &mut Out) -> Result<(), CommandError> {
 }
 
 fn pull(args: Pull, out: &mut Out) -> Result<(), CommandError> {
-    let source = match (args.url, &args.url_file) {
-        (Some(source), _) => source,
+    let url = match (args.url, &args.url_file) {
+        (Some(url), _) => url,
         (None, Some(path)) => read_url(path)?,
         (None, None) => return Err(usage("give --url or --url-file")),
     };
+    let source: Source = url
+        .trim()
+        .parse()
+        .map_err(|error: BadUrl| usage(&error.to_string()))?;
     let store = Store::open(&args.store.store)?;
     let network = Network {
         tries: args.tries,
@@ -59,21 +65,20 @@ fn pull(args: Pull, out: &mut Out) -> Result<(), CommandError> {
     Ok(())
 }
 
-fn read_url(path: &Path) -> Result<Source, CommandError> {
+fn read_url(path: &Path) -> Result<String, CommandError> {
     let mut text = String::new();
     let read = if path == Path::new("-") {
         io::stdin().read_to_string(&mut text)
     } else {
-        std::fs::File::open(path).and_then(|mut file| file.read_to_string(&mut text))
+        File::open(path).and_then(|mut file| file.read_to_string(&mut text))
     };
-    read.map_err(|error| CommandError {
-        message: format!("failed to read the URL in {}: {error}", path.display()),
-        hint: None,
-        exit_code: ExitCode::Usage,
+    read.map_err(|error| {
+        usage(&format!(
+            "failed to read the URL in {}: {error}",
+            path.display()
+        ))
     })?;
-    text.trim()
-        .parse()
-        .map_err(|error| usage(&format!("the URL in {}: {error}", path.display())))
+    Ok(text)
 }
 
 fn build(args: &Build, out: &mut Out) -> Result<(), CommandError> {

@@ -449,6 +449,50 @@ fn a_strict_umask_changes_nothing() {
 }
 
 #[test]
+fn a_full_disk_is_said_and_left_as_it_was() {
+    let arena = Arena::new();
+    let large: Vec<u8> = vec![1; 3 << 20];
+    let image = arena.folder.path().join("image.tar.zst");
+    fs::write(
+        &image,
+        Tar::new()
+            .dir("d")
+            .file("d/f", b"x")
+            .file("d/large", &large)
+            .zst(),
+    )
+    .unwrap();
+    let disk = arena.target();
+    fs::create_dir(&disk).unwrap();
+    // The mount goes away with the process that made it.
+    let script = "mount -t tmpfs -o size=2m disk \"$1\" || exit 99
+        \"$2\" image unpack \"$3\" \"$1/out\"
+        code=$?; ls -A \"$1\"; exit $code";
+    let done = Command::new("unshare")
+        .args([
+            "--user",
+            "--map-root-user",
+            "--mount",
+            "sh",
+            "-c",
+            script,
+            "sh",
+        ])
+        .arg(&disk)
+        .arg(binary().get_program())
+        .arg(&image)
+        .output()
+        .unwrap();
+    assert_eq!(done.status.code(), Some(1), "{}", text(&done));
+    assert!(
+        text(&done).contains("write `d/large`: No space left"),
+        "{}",
+        text(&done)
+    );
+    assert!(done.stdout.is_empty(), "something is left: {}", text(&done));
+}
+
+#[test]
 fn owners_are_numbers_that_root_sets() {
     if !nix::unistd::geteuid().is_root() {
         return;

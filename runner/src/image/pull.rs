@@ -99,7 +99,9 @@ pub fn pull(
         drop(claim);
         let image = store.image(digest)?;
         // What crashes left is removed only now, when nobody waits for the image any more.
-        store.sweep()?;
+        if let Err(error) = store.sweep() {
+            eprintln!("warning: failed to {error}; the next run tries again");
+        }
         if let Some(image) = image {
             return Ok(Pulled {
                 image,

@@ -20,13 +20,13 @@ pub enum Source {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum BadUrl {
     /// Not a URL.
-    #[error("this is not a URL; give https://…, or file:/absolute/path")]
+    #[error("the URL cannot be read; give https://…, or file:/absolute/path")]
     Unreadable,
     /// Plain http to another machine.
-    #[error("http is for this machine only; use https")]
+    #[error("a URL with http: is for this machine only; use https:")]
     Insecure,
     /// Another scheme, or none.
-    #[error("images come by https: or file:")]
+    #[error("the URL is neither https: nor file:")]
     Scheme,
     /// User and password in the URL.
     #[error("a URL with a user or password is not taken; use a presigned URL")]

@@ -1,10 +1,12 @@
 //! The images of this host, by digest.
 //!
-//!     STORE/images/<hex>/{rootfs/, image.json}   complete; appears by a rename, never half
-//!     STORE/images/.staging-<hex>                being unpacked, or left by a crash
-//!     STORE/images/.trash-<hex>-<pid>            being removed
-//!     STORE/parts/<hex>                          the beginning of a download
-//!     STORE/locks/<hex>                          locked shared by users, exclusively to pull or remove
+//! ```text
+//! STORE/images/<hex>/{rootfs/, image.json}   complete; appears by a rename, never half
+//! STORE/images/.staging-<hex>                being unpacked, or left by a crash
+//! STORE/images/.trash-<hex>-<pid>            being removed
+//! STORE/parts/<hex>                          the beginning of a download
+//! STORE/locks/<hex>                          locked shared by users, exclusively to pull or remove
+//! ```
 //!
 //! Lock files are never removed: two processes could then hold "the" lock of two files.
 

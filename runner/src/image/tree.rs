@@ -5,6 +5,7 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
+use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
 use nix::unistd::syncfs;
 
@@ -34,13 +35,12 @@ impl Staging {
     pub(crate) fn publish(mut self, target: &Path) -> io::Result<()> {
         // One call for the whole file system is far cheaper than one for each of 50,000 files.
         syncfs(File::open(&self.path)?)?;
-        renameat2(
-            AT_FDCWD,
-            &self.path,
-            AT_FDCWD,
-            target,
-            RenameFlags::RENAME_NOREPLACE,
-        )?;
+        let flags = RenameFlags::RENAME_NOREPLACE;
+        match renameat2(AT_FDCWD, &self.path, AT_FDCWD, target, flags) {
+            // Some file systems know no flags. A plain rename replaces an empty directory at most.
+            Err(Errno::EINVAL | Errno::ENOSYS) => fs::rename(&self.path, target)?,
+            renamed => renamed?,
+        }
         self.published = true;
         sync_parent(target)
     }

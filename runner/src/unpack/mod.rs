@@ -2,7 +2,9 @@
 //! decompressor, the parser and the writers work on what is there. So the tree is complete a moment
 //! after the last byte.
 //!
-//!     reader (hash) ─chunks→ inflate ─blocks→ archive + tree ─batches→ writers
+//! ```text
+//! reader (hash) ─chunks→ inflate ─blocks→ archive + tree ─batches→ writers
+//! ```
 //!
 //! The archive is not trusted. `header`, `pax`, `name` and `entry` judge what it says, purely; `tree`
 //! sees to it that what it makes lies inside the target; `docs/runner.md` has the policy.
@@ -186,7 +188,8 @@ fn plant(archive: &mut Archive<'_>, mut tree: Tree<'_>) -> Result<(), UnpackErro
     tree.finish(made)
 }
 
-/// Makes all entries. `Err(None)`: a writer failed, and says itself why.
+/// Makes all entries. The tree remembers what it has, so the layers of an image can be made one after
+/// another into one tree, once `entry` and `tree` know what a whiteout is. `Err(None)`: a writer failed, and says itself why.
 fn make_all(archive: &mut Archive<'_>, tree: &mut Tree<'_>) -> Result<(), Option<UnpackError>> {
     let mut received = 0;
     while let Some(entry) = archive.next_entry()? {

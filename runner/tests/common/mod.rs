@@ -308,6 +308,22 @@ impl Arena {
     }
 }
 
+impl Drop for Arena {
+    /// Without root, a directory without rights would keep the folder from being removed.
+    fn drop(&mut self) {
+        open_up(self.folder.path());
+    }
+}
+
+fn open_up(folder: &Path) {
+    let _ = fs::set_permissions(folder, fs::Permissions::from_mode(0o700));
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            open_up(&entry.path());
+        }
+    }
+}
+
 pub fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
