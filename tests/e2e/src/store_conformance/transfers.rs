@@ -17,21 +17,21 @@ const MB: usize = 1_000_000;
 
 /// The file that came is the file that went, however often the line broke.
 pub async fn a_broken_transfer_goes_on(lab: &StoreLab) -> anyhow::Result<()> {
-    let store = lab.store_within(Duration::from_secs(1)).await?;
+    let store = lab.store_within(Duration::from_millis(500)).await?;
     let folder = TempDir::new()?;
     let (there, back) = (folder.path().join("there"), folder.path().join("back"));
     write(&there, 4 * MB).await?;
-    for (n, what) in [
-        What::CutRequest(MB as u64),
-        What::StallRequest(MB as u64),
-        What::LoseAnswer,
-        What::LoseRequest,
+    for (n, (times, what)) in [
+        (2, What::CutRequest(MB as u64)),
+        (1, What::StallRequest(MB as u64)),
+        (2, What::LoseAnswer),
+        (2, What::LoseRequest),
     ]
     .into_iter()
     .enumerate()
     {
         let key = format!("up/{n}");
-        lab.faults().add(at(&key, When::Next(2), what.clone()));
+        lab.faults().add(at(&key, When::Next(times), what.clone()));
         let up = store.put_file(&key, &there).await;
         up.with_context(|| format!("{what:?}"))?;
         let size = store.get_file(&key, &back).await?;
