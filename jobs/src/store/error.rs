@@ -137,10 +137,13 @@ impl Failed {
         self.status == Some(404) && self.code == "NoSuchKey"
     }
 
-    /// No answer, or one that leaves the effect open. Among the latter are two answers to a line
-    /// that stalled or broke which have the status of a bad request.
+    /// No answer, or one that leaves the effect open. Two answers to a line that stalled or broke
+    /// have the status of a bad request, and a 404 without S3's reason was cut, or is not S3's.
     pub(super) fn is_unclear(&self) -> bool {
-        let broken = matches!(self.code.as_str(), "RequestTimeout" | "IncompleteBody");
+        let broken = matches!(
+            (self.status, self.code.as_str()),
+            (_, "RequestTimeout" | "IncompleteBody") | (Some(404), "")
+        );
         let open = matches!(self.status, None | Some(408 | 409 | 425 | 429 | 500..));
         !self.config && (open || broken)
     }

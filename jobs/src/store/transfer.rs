@@ -20,6 +20,9 @@ const SLOWEST_LINE: u64 = 64 * 1024;
 /// An upload that has not moved for so many request timeouts is given up.
 const STANDSTILL: u32 = 10;
 
+/// A try of a download that brought so many bytes gives it all its tries back.
+const WORTH_IT: u64 = 1024 * 1024;
+
 /// What the first answer said about the object; all others must say the same.
 #[derive(Debug, PartialEq, Eq)]
 struct Said {
@@ -88,7 +91,7 @@ impl Store {
                 Err(Ended::Fatal(error)) => return Err(error),
                 Err(Ended::Failed(failed)) => failed,
             };
-            if progress.got > before {
+            if progress.got - before >= WORTH_IT {
                 delays = backoff().build();
             }
             match delays.next() {
@@ -140,14 +143,15 @@ impl Store {
     /// Ends when nothing was read from a file for a while. Clones of a file share its position, so
     /// that it tells how far the reader of another clone has come.
     async fn standstill(&self, mut clone: File) -> std::io::Result<()> {
-        let mut last = None;
-        loop {
+        let mut last = 0;
+        let mut still = 0;
+        while still < STANDSTILL {
+            tokio::time::sleep(self.timeout()).await;
             let position = clone.stream_position().await?;
-            if last.replace(position) == Some(position) {
-                return Ok(());
-            }
-            tokio::time::sleep(self.timeout() * STANDSTILL).await;
+            still = if position == last { still + 1 } else { 0 };
+            last = position;
         }
+        Ok(())
     }
 
     /// The settings of a request that carries so many bytes.

@@ -1,16 +1,17 @@
-//! The store fails in every way a store may, and the recovery ends in the same world.
+//! The store fails in every way a store may, and the recovery ends in the same world. What the store
+//! itself owes under each fault is the suite in `store_conformance`, run by `store_sandbox` and
+//! `store_ministack`.
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
 use std::time::Duration;
 
 use anyhow::ensure;
-use bytes::Bytes;
 use e2e::lab::{LONG, Lab, demo, quick, steps_are_recorded_once, until};
 use e2e::recovery::SPEC;
 use jobs::ids::{ClusterName, JobName, RecoveryId};
 use jobs::keys;
 use jobs::record::{JobVersion, RecoveryRecord, Status};
-use jobs::store::{Appended, Created, Credentials, Secret, Store, StoreConfig, StoreError};
+use jobs::store::{Appended, Credentials, Secret, Store, StoreConfig, StoreError};
 use sandbox::s3::{Failure, Gate, Misbehave, Op, Rule, S3Options, What, When};
 use sandbox::world::Options;
 
@@ -184,93 +185,6 @@ async fn a_bucket_that_lets_two_create_one_object_is_refused_at_the_start() -> a
         assert!(verdict.is_ok(), "{misbehave:?}, {versioned}: {verdict:?}");
     }
     Ok(())
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_probe_that_the_store_disturbs_is_neither_safe_nor_unsafe_by_mistake()
--> anyhow::Result<()> {
-    let lab = Lab::start().await?;
-    for what in [
-        What::LoseAnswer,
-        What::FailAfterEffect(Failure::Internal),
-        What::Fail(Failure::SlowDown),
-        What::Fail(Failure::Conflict),
-    ] {
-        lab.sandbox
-            .s3
-            .faults()
-            .on(Op::Put, When::Every(3), what.clone());
-        let verdict = lab.store.probe().await;
-        assert!(verdict.is_ok(), "{what:?}: {verdict:?}");
-        lab.sandbox.s3.faults().clear();
-    }
-    lab.sandbox
-        .s3
-        .faults()
-        .on(Op::Put, When::Always, What::Fail(Failure::Denied));
-    let verdict = lab.store.probe().await;
-    assert!(
-        matches!(verdict, Err(StoreError::Refused { .. })),
-        "{verdict:?}"
-    );
-    lab.sandbox.stop().await
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn an_unclear_create_is_ours_or_anothers_and_never_a_guess() -> anyhow::Result<()> {
-    let lab = Lab::start().await?;
-    let faults = lab.sandbox.s3.faults();
-    let ours = || Bytes::from(uuid::Uuid::new_v4().to_string());
-    for what in [
-        What::LoseAnswer,
-        What::FailAfterEffect(Failure::Internal),
-        What::FailAfterEffect(Failure::Conflict),
-        What::FailAfterEffect(Failure::Precondition),
-    ] {
-        let key = format!("ours/{}", uuid::Uuid::new_v4());
-        faults.on(Op::Put, When::Next(1), what.clone());
-        let made = lab.store.create(&key, ours()).await?;
-        assert_eq!(made, Created::New, "{what:?}: the object is our own");
-    }
-    for what in [
-        What::LoseRequest,
-        What::Fail(Failure::Internal),
-        What::Fail(Failure::Conflict),
-    ] {
-        let key = format!("theirs/{}", uuid::Uuid::new_v4());
-        lab.sandbox.s3.put_object(&key, "another's");
-        faults.on(Op::Put, When::Next(1), what.clone());
-        let made = lab.store.create(&key, ours()).await?;
-        assert_eq!(
-            made,
-            Created::Exists("another's".into()),
-            "{what:?}: the object is another's"
-        );
-        let key = format!("nobodys/{}", uuid::Uuid::new_v4());
-        faults.on(Op::Put, When::Next(2), what.clone());
-        let made = lab.store.create(&key, ours()).await?;
-        assert_eq!(made, Created::New, "{what:?}: it was tried again");
-    }
-    // The read back is disturbed as well.
-    faults.on(Op::Put, When::Next(1), What::LoseAnswer);
-    faults.on(Op::Get, When::Next(2), What::LoseAnswer);
-    assert_eq!(lab.store.create("twice", ours()).await?, Created::New);
-    faults.clear();
-    // A late duplicate of our own first try: the second try meets it and knows it.
-    let gate = Gate::new();
-    faults.add(Rule {
-        op: Some(Op::Put),
-        key: Some("late".into()),
-        when: When::Next(1),
-        what: What::HoldRequest(gate.clone()),
-    });
-    let (store, body) = (lab.store.clone(), ours());
-    let writing = tokio::spawn(async move { store.create("late", body).await });
-    tokio::time::timeout(LONG, gate.reached(1)).await?;
-    let made = writing.await??;
-    gate.open();
-    assert_eq!(made, Created::New);
-    lab.sandbox.stop().await
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -22,7 +22,7 @@ use sandbox::s3::{Failure, Gate, Rule, What, When};
 macro_rules! store_conformance {
     ($kind:expr) => {
         $crate::store_conformance!(@each $kind,
-            one_of_eight_creators_wins_each_of_a_thousand_races
+            heavy_one_of_eight_creators_wins_each_of_a_thousand_races
             one_creator_wins_when_every_tenth_answer_is_unclear
             appends_under_contention_leave_no_gap_and_lose_no_update
             appends_lose_no_update_when_every_tenth_answer_is_unclear

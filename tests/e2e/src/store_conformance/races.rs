@@ -19,7 +19,7 @@ const WRITERS: usize = 8;
 const AT_ONCE: usize = 8;
 
 /// Nobody disturbs.
-pub async fn one_of_eight_creators_wins_each_of_a_thousand_races(
+pub async fn heavy_one_of_eight_creators_wins_each_of_a_thousand_races(
     lab: &StoreLab,
 ) -> anyhow::Result<()> {
     races(&lab.direct().await?, 1_000).await

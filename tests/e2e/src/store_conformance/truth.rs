@@ -170,19 +170,12 @@ pub async fn a_store_that_fails_for_good_is_an_error_and_never_an_answer(
         );
         let named = |op: &str| format!("{op} with {what:?}");
         failed(&named("get"), get)?;
-        // A little of each try arrives, and the next one goes on from there: such a download ends.
-        if !matches!(what, What::CutAnswer(1..) | What::StallAnswer(1..)) {
-            failed(&named("into"), got_into)?;
-            failed(&named("file"), file)?;
-            ensure!(
-                !path.exists(),
-                "{}: a part of the file is there",
-                named("file")
-            );
-        }
-        failed(&named("create"), create)?;
+        failed(&named("into"), got_into)?;
+        failed(&named("file"), file)?;
+        ensure!(!path.exists(), "{}: a part of it is there", named("file"));
         // An answer to a write has no body to cut.
         if !matches!(what, What::CutAnswer(_) | What::StallAnswer(_)) {
+            failed(&named("create"), create)?;
             failed(&named("put"), put)?;
             failed(&named("upload"), upload)?;
         }
