@@ -12,6 +12,7 @@ use jobs::store::{Appended, Recovery, StoreError};
 
 use super::service::Engine;
 use super::turn::TurnError;
+use super::wake::Call;
 
 impl Engine {
     /// Posts every job that `name` was the last need of, and ends the recovery when nothing is left.
@@ -35,11 +36,7 @@ impl Engine {
             delivery
                 .handle
                 .publish(
-                    &self.message_for(
-                        recovery,
-                        job,
-                        &format!("after-{}", name.as_str().replace('/', "-")),
-                    ),
+                    &self.message_for(recovery, job, &Call::after(name)),
                     Duration::ZERO,
                 )
                 .await?;

@@ -15,6 +15,7 @@ use jobs::store::{Recovery, StoreError};
 use tokio::time::Instant;
 
 use super::service::Engine;
+use super::wake::Call;
 
 /// Why a sweep ended early.
 #[derive(Debug, thiserror::Error)]
@@ -111,8 +112,9 @@ impl Engine {
                 continue;
             }
             tracing::info!(%cluster, recovery = %id, job = %job.name, "the sweep posts a job again");
+            let turn = Call::swept(stored.as_ref().map_or(0, |s| s.record.turn) + 1);
             self.queue
-                .publish(&self.message_for(&recovery, job, "sweep"), Duration::ZERO)
+                .publish(&self.message_for(&recovery, job, &turn), Duration::ZERO)
                 .await?;
         }
         Ok(())
