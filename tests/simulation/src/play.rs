@@ -353,7 +353,8 @@ impl Operator {
             }
         }
         let mut slots = stage.outside.slots();
-        (slots.sort_unstable(), expected.sort_unstable());
+        slots.sort_unstable();
+        expected.sort_unstable();
         anyhow::ensure!(slots == expected, "made {slots:?}, not {expected:?}");
         let until = tokio::time::Instant::now() + chaos::PATIENCE;
         loop {
