@@ -3,6 +3,7 @@
 use std::error::Error;
 use std::future::Future;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use ::jobs::queue::QueueError;
 use ::jobs::store::StoreError;
@@ -65,15 +66,25 @@ pub async fn run(args: WorkerArgs, shutdown: impl Future<Output = ()>) -> Result
         () = &mut shutdown => return Ok(()),
     }
     let token = CancellationToken::new();
-    let engine = Engine::new(store, queue, world, args.options(), token.clone());
+    let engine = Engine::new(
+        store,
+        Arc::clone(&queue),
+        world,
+        args.options(),
+        token.clone(),
+    );
     let work = engine.run();
     tokio::pin!(work);
-    tokio::select! {
-        ended = &mut work => return Ok(ended?),
-        () = &mut shutdown => tracing::info!("shutting down: running steps may finish"),
-    }
-    token.cancel();
-    Ok(work.await?)
+    let ended = tokio::select! {
+        ended = &mut work => ended,
+        () = &mut shutdown => {
+            tracing::info!("shutting down: running steps may finish");
+            token.cancel();
+            work.await
+        }
+    };
+    queue.close().await;
+    Ok(ended?)
 }
 
 /// Resolves at the first SIGTERM or SIGINT.

@@ -9,8 +9,13 @@ use jobs::queue::{InProcess, Order};
 use super::machine::Machine;
 use super::stage::{Stage, Weather};
 
-/// Plays faults until its time is over, then mends everything.
-pub(crate) async fn play(stage: &Arc<Stage>, machines: &[Arc<Machine>], broker: &InProcess) {
+/// Plays faults until its time is over, then mends everything. The broker is wiped only if it may be.
+pub(crate) async fn play(
+    stage: &Arc<Stage>,
+    machines: &[Arc<Machine>],
+    broker: &InProcess,
+    may_wipe: bool,
+) {
     let intensity = stage.below(4);
     let time = stage.between(20_000, 90_000);
     stage.note(format_args!("chaos of intensity {intensity} for {time:?}"));
@@ -22,7 +27,7 @@ pub(crate) async fn play(stage: &Arc<Stage>, machines: &[Arc<Machine>], broker: 
         let most = [0, 20_000, 10_000, 4_000][intensity as usize];
         while tokio::time::Instant::now() < until {
             tokio::time::sleep(stage.between(100, most)).await;
-            strike(stage, machines, broker);
+            strike(stage, machines, broker, may_wipe);
             // A job may have killed its worker.
             if stage.chance(30) {
                 let at = stage.below(machines.len() as u64) as usize;
@@ -41,7 +46,7 @@ pub(crate) async fn play(stage: &Arc<Stage>, machines: &[Arc<Machine>], broker: 
 }
 
 /// One thing goes wrong; it may last.
-fn strike(stage: &Arc<Stage>, machines: &[Arc<Machine>], broker: &InProcess) {
+fn strike(stage: &Arc<Stage>, machines: &[Arc<Machine>], broker: &InProcess, may_wipe: bool) {
     let machine = Arc::clone(&machines[stage.below(machines.len() as u64) as usize]);
     let stage = Arc::clone(stage);
     // What explains a few messages more than usual.
@@ -85,7 +90,7 @@ fn strike(stage: &Arc<Stage>, machines: &[Arc<Machine>], broker: &InProcess) {
             stage.note(format_args!("all connections to the broker break"));
             broker.break_connections();
         }
-        10 if stage.chance(50) => {
+        10 if may_wipe && stage.chance(50) => {
             stage.note(format_args!("the broker is wiped"));
             broker.wipe();
         }

@@ -35,7 +35,6 @@ struct Known {
     /// When the record was last let go.
     released: Option<Duration>,
     published: u64,
-    settles: u64,
 }
 
 impl Laws {
@@ -227,7 +226,6 @@ impl Known {
                 if next.owner.is_none() || next.epoch > last.epoch {
                     self.holder = next.owner.as_ref().map(|_| written.writer);
                 }
-                self.settles += u64::from(next.status.is_settled());
                 self.record = Some(next);
             }
             (JobVersion::Delta { .. }, None) => return Err("a change of nothing".into()),

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use jobs::ids::{ClusterName, JobName, RecoveryId};
 use jobs::keys;
 use jobs::message::JobMessage;
-use jobs::plan::{Plan, PlannedJob};
+use jobs::plan::{Plan, PlannedJob, Readiness};
 use jobs::queue::{InProcess, Outgoing, Queue};
 use jobs::record::{
     ActiveRecord, Flags, Inputs, JobVersion, Outcome, RecoveryRecord, Requester, Retry, Status,
@@ -145,14 +145,24 @@ async fn whole(
 ) -> anyhow::Result<()> {
     let broker = InProcess::new();
     let operator = Operator::begin(stage, jobs, &broker).await?;
+    // Without the sweep nothing may be lost either, as long as the broker keeps what it has.
+    let swept = stage.chance(60);
     let machines: Vec<Arc<Machine>> = (0..=stage.below(4))
         .map(|n| format!("m{n}"))
-        .map(|name| Arc::new(Machine::new(stage, name, programs, settings(), &broker)))
+        .map(|name| {
+            Arc::new(Machine::new(
+                stage,
+                name,
+                programs,
+                settings(swept),
+                &broker,
+            ))
+        })
         .collect();
     for machine in &machines {
         machine.start()?;
     }
-    chaos::play(stage, &machines, &broker).await;
+    chaos::play(stage, &machines, &broker, swept).await;
     let until = tokio::time::Instant::now() + chaos::PATIENCE;
     while !operator.is_settled(stage).await? {
         anyhow::ensure!(
@@ -183,13 +193,13 @@ async fn whole(
     Ok(())
 }
 
-fn settings() -> engine::Options {
+fn settings(swept: bool) -> engine::Options {
     engine::Options {
         concurrency: 4,
         turn: Duration::from_secs(20),
         lease: Duration::from_secs(10),
         backoff_cap: Duration::from_secs(20),
-        sweep: Some(Duration::from_secs(15)),
+        sweep: swept.then_some(Duration::from_secs(15)),
         grace: Duration::from_secs(5),
         ..engine::Options::default()
     }
@@ -268,19 +278,27 @@ impl Operator {
 
     /// Whether nothing more will happen. Puts back what was quarantined.
     async fn is_settled(&self, stage: &Arc<Stage>) -> anyhow::Result<bool> {
+        let settled = self.store.settled(&self.cluster, &self.id).await?;
+        let readiness = self.plan.readiness(&settled);
+        let mut put_back = false;
         for job in self.plan.jobs() {
-            if stage.law(|laws| Ok(laws.record(&job.name).map(|r| r.status)))
-                == Some(Status::Quarantined)
-            {
+            let status = stage.law(|laws| Ok(laws.record(&job.name).map(|r| r.status)));
+            let mended = || job.needs.iter().all(|need| settled.done.contains(need));
+            let again = match status {
+                Some(Status::Quarantined) => true,
+                // It ran although something had failed that has succeeded since.
+                Some(Status::Succeeded) => settled.failed.contains(&job.name) && mended(),
+                _ => false,
+            };
+            if again {
                 stage.note(format_args!("operator puts {} back", job.name));
                 self.put_back(job).await?;
                 stage.law(|laws| laws.excuse(4));
+                put_back = true;
             }
         }
-        let settled = self.store.settled(&self.cluster, &self.id).await?;
-        let ready = self.plan.readiness(&settled);
-        use jobs::plan::Readiness::{Needs, Ready};
-        Ok(!ready.values().any(|r| matches!(r, Ready | Needs(_))))
+        let open = |r: &Readiness| matches!(r, Readiness::Ready | Readiness::Needs(_));
+        Ok(!put_back && !readiness.values().any(open))
     }
 
     async fn put_back(&self, job: &PlannedJob) -> anyhow::Result<()> {
@@ -288,9 +306,6 @@ impl Operator {
         let stored = self.store.read_job(&series).await?;
         let stored = stored.context("it has a record")?;
         let mut record = stored.record;
-        if record.status != Status::Quarantined {
-            return Ok(());
-        }
         record.reopen(Retry {
             by: "operator".into(),
             reason: "mended".into(),
@@ -338,7 +353,8 @@ impl Operator {
             }
         }
         let mut slots = stage.outside.slots();
-        (slots.sort_unstable(), expected.sort_unstable());
+        slots.sort_unstable();
+        expected.sort_unstable();
         anyhow::ensure!(slots == expected, "made {slots:?}, not {expected:?}");
         let until = tokio::time::Instant::now() + chaos::PATIENCE;
         loop {

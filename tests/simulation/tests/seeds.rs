@@ -11,8 +11,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use simulation::{Ended, Flaw, Options, run};
 
-/// Seeds of a usual run: a minute of two cores.
-const USUAL: u64 = 400;
+/// Seeds of a usual run: a minute of two idle cores, most of it spent in the S3 client.
+const USUAL: u64 = 300;
 
 fn number(variable: &str) -> Option<u64> {
     let text = std::env::var(variable).ok()?;
@@ -44,7 +44,7 @@ fn play(seeds: &[u64], options: Options) -> Option<Ended> {
 }
 
 #[test]
-fn whatever_goes_wrong_every_recovery_comes_to_its_end_and_no_law_is_broken() {
+fn heavy_whatever_goes_wrong_every_recovery_comes_to_its_end_and_no_law_is_broken() {
     let seeds: Vec<u64> = match (number("REKINDLE_SEED"), number("REKINDLE_SEEDS")) {
         (Some(seed), None) => vec![seed],
         (Some(first), Some(count)) => (first..first + count).collect(),
@@ -62,7 +62,9 @@ fn whatever_goes_wrong_every_recovery_comes_to_its_end_and_no_law_is_broken() {
 
 #[test]
 fn seeds_that_once_failed() {
-    const SEEDS: &[u64] = &[15, 22, 35];
+    // Begun before its pause was over, by a duplicate or by an operator's word that came again:
+    // 2, 15, 22, 31, 35, 37, 54, 64, 85, 86. The operator forgot what had run in spite of a failure: 83.
+    const SEEDS: &[u64] = &[2, 15, 22, 31, 35, 37, 54, 64, 83, 85, 86];
     if let Some(ended) = play(SEEDS, Options::default()) {
         panic!("{ended}");
     }

@@ -42,7 +42,8 @@ pub(super) struct Inner {
     /// The record as of the claim: finished steps and waits of earlier turns.
     pub(super) record: JobRecord,
     pub(super) flags: FlagWatch,
-    pub(super) shutdown: CancellationToken,
+    /// Fires when the turn should end soon: no new steps.
+    pub(super) stop: CancellationToken,
     pub(super) turn_ends: Instant,
     pub(super) known_steps: &'static [&'static str],
     /// Keys used in this turn: a key used twice would give one step the other's result.
@@ -281,7 +282,7 @@ impl Ctx {
             }
             tokio::select! {
                 biased;
-                () = self.inner.shutdown.cancelled() => {
+                () = self.inner.stop.cancelled() => {
                     self.inner.recorder.wait(key.clone(), so_far.clone()).await.map_err(lost)?;
                     return Err(JobError::interrupted(Interrupt::Shutdown).at(&key));
                 }
@@ -359,10 +360,7 @@ impl Ctx {
 
     /// Whether anything new may begin: asked before every step and look.
     async fn gate(&self) -> Result<(), JobError> {
-        if self.inner.recorder.lost().is_cancelled() {
-            return Err(JobError::interrupted(Interrupt::LostLease));
-        }
-        if self.inner.shutdown.is_cancelled() {
+        if self.inner.stop.is_cancelled() {
             return Err(JobError::interrupted(Interrupt::Shutdown));
         }
         let flags = self.inner.flags.now(&self.inner.store).await?;
@@ -374,6 +372,10 @@ impl Ctx {
         }
         if Instant::now() >= self.inner.turn_ends {
             return Err(JobError::interrupted(Interrupt::Yield(Duration::ZERO)));
+        }
+        // Last, since reading the flags may have taken long.
+        if self.inner.recorder.has_run_out() {
+            return Err(JobError::interrupted(Interrupt::LostLease));
         }
         Ok(())
     }

@@ -13,6 +13,7 @@ use jobs::store::{Appended, Recovery, StoreError};
 
 use super::service::Engine;
 use super::turn::TurnError;
+use super::wake::Call;
 
 /// Cancels at most this many jobs at a time.
 const PARALLEL: usize = 16;
@@ -31,8 +32,7 @@ impl Engine {
         let glimpse = self.store.glimpse(cluster, id).await?;
         for job in jobs.iter().filter(|j| j.always || j.needs.contains(name)) {
             if self.may_begin(recovery, job, &glimpse).await? {
-                let turn = format!("after-{}", name.as_str().replace('/', "-"));
-                let message = self.message_for(recovery, job, &turn);
+                let message = self.message_for(recovery, job, &Call::after(name));
                 delivery.handle.publish(&message, Duration::ZERO).await?;
             }
         }

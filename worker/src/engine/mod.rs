@@ -5,15 +5,18 @@
 //! the last version, post what follows, acknowledge. A crash anywhere in between is repaired by
 //! redelivery, by the sweep or by `rekindle retry`.
 //!
-//! Reading order: `decide` (what to do), `turn` (do it), `wake` (the message), `judge` (how it ended), `ctx` (what the
-//! job sees), `recorder` (how it becomes durable), `service` (the loop), `sweep` (what fell through).
+//! Reading order: `decide` (what to do), `wake` (the message), `turn` (do it), `lease` (whose job it is), `judge` and
+//! `end` (how it ended), `ctx` (what the job sees), `recorder` (how it becomes durable), `service` (the loop), `sweep`
+//! (what fell through).
 
 mod ctx;
 mod decide;
+mod end;
 mod error;
 mod flags;
 mod follow;
 mod judge;
+mod lease;
 mod owner;
 mod process;
 mod recorder;

@@ -60,13 +60,14 @@ pub(crate) struct Held {
 pub(crate) struct Lost;
 
 impl Recorder {
-    /// Starts to record on top of `version`, a full version that we wrote ourselves.
+    /// Starts to record on top of `version`, a full version that we wrote ourselves and `sent` then.
     pub(crate) fn start(
         process: Arc<dyn Process>,
         store: Store,
         series: Series,
         version: u64,
         record: JobRecord,
+        sent: Instant,
         lease: Duration,
     ) -> (Self, oneshot::Receiver<Result<Held, Lost>>) {
         let (requests, inbox) = mpsc::channel(256);
@@ -78,8 +79,7 @@ impl Recorder {
             version,
             record,
         };
-        let renewed = Instant::now();
-        let until = Arc::new(Mutex::new(renewed + lease));
+        let until = Arc::new(Mutex::new(sent + lease));
         let task = Loop {
             process: Arc::clone(&process),
             held,
@@ -88,7 +88,7 @@ impl Recorder {
             inbox,
             lost: lost.clone(),
             lease,
-            renewed,
+            renewed: sent,
             until: Arc::clone(&until),
         };
         process.spawn(Box::pin(async move {

@@ -13,11 +13,11 @@ use jobs::record::{Inputs, Owner};
 use jobs::spec::ClusterSpec;
 use jobs::store::{Store, StoreError};
 use tokio::sync::Mutex;
-use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::flags::FlagWatch;
+use super::lease::Seen;
 use super::process::{Process, ThisProcess};
 use crate::jobs::{Functions, Kinds};
 use crate::world::World;
@@ -82,15 +82,6 @@ pub struct Engine {
 /// The inputs of a recovery; they never change.
 pub(super) type Known = (Arc<Plan>, Arc<ClusterSpec>);
 
-/// When we first saw a record at a version, by our own monotonic clock.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Seen {
-    pub(super) version: u64,
-    pub(super) since: Instant,
-    /// The last time the sweep posted it.
-    pub(super) posted: Option<Instant>,
-}
-
 /// Recoveries whose inputs and flags are kept in memory.
 const REMEMBER: usize = 64;
 
@@ -141,12 +132,39 @@ impl Engine {
     /// # Errors
     /// When the queue refuses us for good; a broker that is merely away is waited for.
     pub async fn run(self: &Arc<Self>) -> Result<(), QueueError> {
-        let turns = TaskTracker::new();
-        let received = tokio::select! {
+        tokio::select! {
             biased;
-            received = self.receive(&turns) => received,
+            received = self.receive() => received,
             () = self.sweep() => Ok(()),
+        }
+    }
+
+    async fn receive(self: &Arc<Self>) -> Result<(), QueueError> {
+        let turns = TaskTracker::new();
+        let mut consumer = tokio::select! {
+            biased;
+            () = self.shutdown.cancelled() => return Ok(()),
+            consumer = self.queue.consume(self.options.concurrency) => consumer?,
         };
+        tracing::info!(worker = %self.me.worker, concurrency = self.options.concurrency, "ready for jobs");
+        let received = loop {
+            let delivery = tokio::select! {
+                biased;
+                () = self.shutdown.cancelled() => break Ok(()),
+                delivery = consumer.next() => match delivery {
+                    Ok(delivery) => delivery,
+                    Err(e) => break Err(e),
+                },
+            };
+            let engine = Arc::clone(self);
+            self.process.spawn(
+                turns
+                    .track_future(async move { engine.turn(delivery).await })
+                    .boxed(),
+            );
+        };
+        // Deliveries that we hold are acknowledged or returned by their turns; the consumer must
+        // live until then, since dropping it may close their connection.
         turns.close();
         let grace = tokio::time::timeout(self.options.grace, turns.wait()).await;
         if grace.is_err() {
@@ -157,39 +175,7 @@ impl Engine {
             self.halt.cancel();
             turns.wait().await;
         }
-        self.queue.close().await;
         received
-    }
-
-    async fn receive(self: &Arc<Self>, turns: &TaskTracker) -> Result<(), QueueError> {
-        let mut consumer = tokio::select! {
-            biased;
-            () = self.shutdown.cancelled() => return Ok(()),
-            consumer = self.queue.consume(self.options.concurrency) => consumer?,
-        };
-        tracing::info!(worker = %self.me.worker, concurrency = self.options.concurrency, "ready for jobs");
-        loop {
-            let delivery = tokio::select! {
-                biased;
-                () = self.shutdown.cancelled() => break,
-                delivery = consumer.next() => delivery?,
-            };
-            let engine = Arc::clone(self);
-            self.process.spawn(
-                turns
-                    .track_future(async move { engine.turn(delivery).await })
-                    .boxed(),
-            );
-        }
-        // Deliveries that we hold are acknowledged or returned by their turns; the consumer must
-        // live until then, since dropping it may close their connection.
-        turns.close();
-        let _ = tokio::time::timeout(self.options.grace, turns.wait()).await;
-        if !turns.is_empty() {
-            self.halt.cancel();
-            turns.wait().await;
-        }
-        Ok(())
     }
 
     /// Plan and spec of a recovery, from memory when we had them before.
@@ -204,25 +190,6 @@ impl Engine {
         }
         all.insert(inputs.clone(), known.clone());
         Ok(known)
-    }
-
-    /// How long a record has stood at this version, as far as we have seen.
-    pub(super) async fn unchanged_for(&self, series: &Series, version: u64) -> Duration {
-        let mut seen = self.seen.lock().await;
-        let now = Instant::now();
-        let entry = seen.entry(series.clone()).or_insert(Seen {
-            version,
-            since: now,
-            posted: None,
-        });
-        if entry.version != version {
-            *entry = Seen {
-                version,
-                since: now,
-                posted: None,
-            };
-        }
-        now - entry.since
     }
 
     /// The name by which logs call a job.

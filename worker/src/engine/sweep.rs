@@ -16,6 +16,7 @@ use jobs::store::{Recovery, StoreError};
 use tokio::time::Instant;
 
 use super::service::Engine;
+use super::wake::Call;
 
 /// Looks at most at this many jobs at a time.
 const PARALLEL: usize = 16;
@@ -112,11 +113,11 @@ impl Engine {
     ) -> Result<(), SweepError> {
         let (cluster, id) = (&recovery.record.cluster, &recovery.record.id);
         let series = keys::job(cluster, id, &job.name);
-        match self.is_forgotten(&series, every).await {
-            Ok(false) => Ok(()),
-            Ok(true) => {
+        match self.forgotten_turn(&series, every).await {
+            Ok(None) => Ok(()),
+            Ok(Some(turn)) => {
                 tracing::info!(%cluster, recovery = %id, job = %job.name, "the sweep posts a job again");
-                let message = self.message_for(recovery, job, "sweep");
+                let message = self.message_for(recovery, job, &Call::swept(turn));
                 Ok(self.queue.publish(&message, Duration::ZERO).await?)
             }
             Err(e) if e.is_transient() => Err(e.into()),
@@ -127,28 +128,30 @@ impl Engine {
         }
     }
 
-    /// Whether the record of a job that may run has stood still for so long that its message must
-    /// be lost.
-    async fn is_forgotten(
+    /// The next turn of a job that may run, when its record has stood still for so long that its
+    /// message must be lost.
+    async fn forgotten_turn(
         &self,
         series: &keys::Series,
         every: Duration,
-    ) -> Result<bool, StoreError> {
+    ) -> Result<Option<u64>, StoreError> {
         // Most records move, or have not stood still for long. Those need not be read.
         let version = self.store.last_version(series).await?.unwrap_or(0);
         if self.unchanged_for(series, version).await < every {
-            return Ok(false);
+            return Ok(None);
         }
         let stored = self.store.read_job(series).await?;
         let version = stored.as_ref().map_or(0, |s| s.version);
+        let turn = stored.as_ref().map_or(0, |s| s.record.turn) + 1;
         let patience = match stored.map(|s| s.record) {
             // A settled job whose marker is missing is woken too: its turn writes the marker.
-            Some(record) if record.status == Status::Cancelled => return Ok(false),
+            Some(record) if record.status == Status::Cancelled => return Ok(None),
             Some(record) => every + self.options.lease + Duration::from_millis(record.delay_ms),
             None => every,
         };
-        Ok(self.unchanged_for(series, version).await >= patience
-            && !self.posted_within(series, patience).await)
+        let forgotten = self.unchanged_for(series, version).await >= patience
+            && !self.posted_within(series, patience).await;
+        Ok(forgotten.then_some(turn))
     }
 
     /// Whether we posted this job lately; notes that we do now.

@@ -9,27 +9,30 @@ use jobs::keys;
 use jobs::message::JobMessage;
 use jobs::plan::{PlannedJob, Readiness};
 use jobs::queue::{Delivery, QueueError};
-use jobs::record::{Event, Failure, JobRecord, JobVersion, LeftBehind, RecoveryRecord, Status};
-use jobs::store::{Appended, Recovery, StoreError, StoredJob};
+use jobs::record::{Event, JobRecord, JobVersion, RecoveryRecord, Status};
+use jobs::store::{Appended, Recovery, StoreError};
 use tokio::sync::OwnedMutexGuard;
 use tokio::time::Instant;
 use tracing::Instrument;
 
-use super::ctx::{Ctx, Inner, Proven};
+use super::ctx::{Ctx, Inner};
 use super::decide::{Decision, decide, is_last_chance};
-use super::error::{Again, Interrupt, JobError};
+use super::error::{Interrupt, JobError};
 use super::flags::FlagWatch;
-use super::recorder::{Held, Lost, Recorder, StoreErrorOrLost};
+use super::lease::Watched;
+use super::recorder::{Lost, Recorder};
 use super::service::Engine;
-use super::wake::Wake;
+use super::wake::{Call, Wake};
 
 /// How a turn leaves its message.
 #[derive(Debug)]
-enum Leave {
+pub(super) enum Leave {
     /// Done with it.
     Ack,
-    /// Wake somebody for the next turn after this time.
+    /// The same once more after this time.
     Again(Duration),
+    /// Another one in its place after this time.
+    Instead(Call, Duration),
     /// Keep it for people, with the reason.
     Dead(String),
     /// Do not touch it: the broker gives it to somebody else.
@@ -41,6 +44,8 @@ struct Claimed {
     series: keys::Series,
     /// The version that we claimed it with.
     version: u64,
+    /// When we sent that version: the lease counts from here, not from an answer that may be late.
+    sent: Instant,
     record: JobRecord,
     /// Keeps others that crashed as often from running beside it.
     alone: Option<OwnedMutexGuard<()>>,
@@ -80,9 +85,6 @@ impl Engine {
     }
 
     async fn turn_of(&self, wake: &Wake) {
-        let Wake {
-            message, delivery, ..
-        } = wake;
         let leave = match self.work(wake).await {
             Ok(leave) => leave,
             Err(TurnError::Store(e)) if e.is_transient() => {
@@ -98,28 +100,10 @@ impl Engine {
                 Leave::Untouched
             }
         };
-        if delivery.lost.is_cancelled() {
+        if wake.delivery.lost.is_cancelled() {
             return;
         }
-        let left = match leave {
-            Leave::Again(delay) if wake.is_let_go() => {
-                let next = self.next_turn(message);
-                delivery.handle.publish(&next, delay).await
-            }
-            _ if wake.is_let_go() => Ok(()),
-            Leave::Ack => delivery.handle.ack().await,
-            Leave::Again(delay) => match delivery
-                .handle
-                .publish(&self.next_turn(message), delay)
-                .await
-            {
-                Ok(()) => delivery.handle.ack().await,
-                Err(e) => Err(e),
-            },
-            Leave::Dead(reason) => delivery.handle.dead_letter(&reason).await,
-            Leave::Untouched => Ok(()),
-        };
-        if let Err(e) = left {
+        if let Err(e) = wake.leave(leave).await {
             tracing::warn!(error = %e, "could not settle the message; it comes again");
         }
     }
@@ -153,12 +137,22 @@ impl Engine {
             return Ok(Leave::Ack);
         }
         let series = keys::job(cluster, id, &job.name);
+        // The epoch whose owner we saw alive.
+        let mut alive = None;
         loop {
             let stored = self.store.read_job(&series).await?;
             let record = stored.as_ref().map(|s| &s.record);
-            let dead = match &stored {
-                Some(stored) => self.owner_is_dead(&series, stored).await,
+            let owned = stored.as_ref().filter(|s| s.record.owner.is_some());
+            let dead = match owned.filter(|s| alive != Some(s.record.epoch)) {
                 None => false,
+                Some(stored) => match self.watch_over(&series, stored).await? {
+                    Watched::Dead => true,
+                    Watched::Unknown => return Ok(Leave::Untouched),
+                    Watched::Changed => {
+                        alive = Some(stored.record.epoch);
+                        continue;
+                    }
+                },
             };
             let readiness = self.readiness(&recovery, &job, record).await?;
             let steps = self.functions.steps(&job.payload);
@@ -190,25 +184,25 @@ impl Engine {
                             .mark_failed(cluster, id, &job.name, record.generation)
                             .await?;
                         self.post_followers(&recovery, &job.name, delivery).await?;
-                        // The turn that failed had let go of its message: this one is kept.
+                        // The turn that failed had no message to keep for people, or did not get
+                        // to it.
                         if let Some(failure) = &record.failure
-                            && wake.watches() == Some(record.epoch)
+                            && wake.may_be_the_last(record)
                         {
                             return Ok(Leave::Dead(failure.to_string()));
                         }
                     }
                     return Ok(Leave::Ack);
                 }
-                Decision::Held(_) if record.is_some_and(|r| wake.is_outlived(r.epoch)) => {
-                    return Ok(Leave::Ack);
-                }
                 Decision::Held(owner) => {
-                    tracing::debug!(
-                        host = owner.host,
-                        pid = owner.pid,
-                        "another worker is at it"
-                    );
-                    return Ok(Leave::Again(self.options.lease));
+                    let (host, pid) = (owner.host, owner.pid);
+                    tracing::debug!(host, pid, "another worker is at it");
+                    return Ok(match record.filter(|r| wake.may_be_the_last(r)) {
+                        Some(record) => {
+                            Leave::Instead(Call::Watch(record.epoch), self.options.lease)
+                        }
+                        None => Leave::Ack,
+                    });
                 }
                 Decision::Cancel => {
                     self.finish_cancelled(&recovery).await?;
@@ -260,6 +254,16 @@ impl Engine {
                             .await;
                     }
                 }
+                Decision::Claim if record.is_some_and(|r| !wake.is_due(r)) => {
+                    tracing::debug!("its next turn has a message of its own");
+                    return Ok(match record.filter(|r| wake.may_be_the_last(r)) {
+                        Some(record) => Leave::Instead(
+                            Call::Turn(record.turn + 1),
+                            Duration::from_millis(record.delay_ms),
+                        ),
+                        None => Leave::Ack,
+                    });
+                }
                 Decision::Claim => {
                     let mut record = stored.as_ref().map_or_else(
                         || JobRecord::new(job.name.clone(), job.payload.clone()),
@@ -280,6 +284,7 @@ impl Engine {
                         None
                     };
                     let full = JobVersion::Full(Box::new(record));
+                    let sent = Instant::now();
                     if self.store.append(&series, version, &full).await? == Appended::Won {
                         let JobVersion::Full(record) = full else {
                             unreachable!("made three lines above")
@@ -287,6 +292,7 @@ impl Engine {
                         let claimed = Claimed {
                             series,
                             version,
+                            sent,
                             record: *record,
                             alone,
                         };
@@ -309,6 +315,7 @@ impl Engine {
         let Claimed {
             series,
             version,
+            sent,
             record,
             alone,
         } = claimed;
@@ -324,9 +331,11 @@ impl Engine {
             series.clone(),
             version,
             record.clone(),
+            sent,
             self.options.lease,
         );
         let (lost, lease) = (recorder.lost().clone(), recorder.clone());
+        let stop = self.shutdown.child_token();
         let (epoch, turn_ends) = (record.epoch, Instant::now() + self.options.turn);
         let ctx = Ctx {
             inner: Arc::new(Inner {
@@ -340,7 +349,7 @@ impl Engine {
                 recorder,
                 record,
                 flags,
-                shutdown: self.shutdown.clone(),
+                stop: stop.clone(),
                 turn_ends,
                 known_steps: self.functions.steps(&job.payload),
                 used: Mutex::default(),
@@ -360,12 +369,12 @@ impl Engine {
         let ended = tokio::select! {
             biased;
             () = lost.cancelled() => Err(JobError::interrupted(Interrupt::LostLease)),
-            // The broker may have given the message to somebody else. The lease is still ours, so
-            // we give it back in order: dying silently would count as a crash.
-            () = wake.taken_back() => Err(JobError::interrupted(Interrupt::Shutdown)),
             () = self.halt.cancelled() => Err(JobError::interrupted(Interrupt::Shutdown)),
+            // The broker may have given the message to somebody else, who will wait for the lease. What
+            // runs may finish, or a step would never end on a broker that flaps; nothing new begins.
+            () = wake.when_taken_back(|| stop.cancel()) => unreachable!("it never resolves"),
             ended = work => ended.unwrap_or_else(|panic| Err(JobError::retry(format!("the job panicked: {}", panic_text(panic.as_ref()))))),
-            () = self.let_go(wake, epoch, turn_ends) => unreachable!("it never resolves"),
+            () = wake.let_go(epoch, turn_ends, self.options.lease) => unreachable!("it never resolves"),
         };
         // All that is left of the turn is its recorder; without the context it ends by itself.
         drop(ctx);
@@ -383,86 +392,8 @@ impl Engine {
             .await
     }
 
-    /// Writes the turn's last version, then the marker, then posts what follows: in this order a
-    /// crash in between is repaired by the next delivery.
-    async fn end_turn(
-        &self,
-        recovery: &Recovery,
-        job: &PlannedJob,
-        held: Held,
-        ended: Result<Proven, JobError>,
-        delivery: &Delivery,
-        series: &keys::Series,
-    ) -> Result<Leave, TurnError> {
-        let mut record = held.record.clone();
-        let (event, delay) = self.judge(&mut record, &ended);
-        let now = self.process.now();
-        record
-            .release(event, now)
-            .expect("a running job may end in each of these ways");
-        record.delay_ms = delay.map_or(0, |d| u64::try_from(d.as_millis()).unwrap_or(u64::MAX));
-        record.due = delay.and_then(|d| {
-            now.checked_add(jiff::SignedDuration::try_from(d).ok()?)
-                .ok()
-        });
-        match &ended {
-            Ok(_) => tracing::info!(steps = record.steps.len(), "job succeeded"),
-            Err(JobError {
-                again: Again::Interrupted(why),
-                ..
-            }) => tracing::info!(?why, "turn ends"),
-            Err(e) if record.status == Status::Retrying => {
-                tracing::warn!(error = %e, attempt = record.attempts, "attempt failed")
-            }
-            Err(e) => tracing::error!(error = %e, status = %record.status, "job failed"),
-        }
-        let record = match held.close(record).await {
-            Ok(record) => record,
-            Err(StoreErrorOrLost::Lost) => {
-                tracing::warn!("lost the lease at the end of the turn");
-                return Ok(Leave::Untouched);
-            }
-            Err(StoreErrorOrLost::Store(e)) => return Err(e.into()),
-        };
-        if delivery.lost.is_cancelled() {
-            return Ok(Leave::Untouched);
-        }
-        match record.status {
-            Status::Succeeded => {
-                self.mark_succeeded(recovery, job, record.generation)
-                    .await?;
-                self.post_followers(recovery, &job.name, delivery).await?;
-                Ok(Leave::Ack)
-            }
-            Status::Waiting
-                if matches!(
-                    ended,
-                    Err(JobError {
-                        again: Again::Interrupted(Interrupt::Paused),
-                        ..
-                    })
-                ) =>
-            {
-                Ok(Leave::Ack)
-            }
-            Status::Waiting | Status::Retrying => Ok(Leave::Again(delay.unwrap_or_default())),
-            Status::Cancelled => {
-                self.finish_cancelled(recovery).await?;
-                Ok(Leave::Ack)
-            }
-            _ => {
-                let reason = record
-                    .failure
-                    .as_ref()
-                    .map_or_else(String::new, ToString::to_string);
-                self.after_failure(recovery, job, delivery, series, reason)
-                    .await
-            }
-        }
-    }
-
     /// The marker of a job that succeeded.
-    async fn mark_succeeded(
+    pub(super) async fn mark_succeeded(
         &self,
         recovery: &Recovery,
         job: &PlannedJob,
@@ -477,106 +408,6 @@ impl Engine {
         } else {
             self.store.mark_done(cluster, id, &job.name).await
         }
-    }
-
-    /// A failed job's marker, what may run all the same, and its message in the dead queue.
-    async fn after_failure(
-        &self,
-        recovery: &Recovery,
-        job: &PlannedJob,
-        delivery: &Delivery,
-        series: &keys::Series,
-        reason: String,
-    ) -> Result<Leave, TurnError> {
-        let (cluster, id) = (&recovery.record.cluster, &recovery.record.id);
-        let generation = self
-            .store
-            .read_job(series)
-            .await?
-            .map_or(0, |stored| stored.record.generation);
-        self.store
-            .mark_failed(cluster, id, &job.name, generation)
-            .await?;
-        self.post_followers(recovery, &job.name, delivery).await?;
-        Ok(Leave::Dead(reason))
-    }
-
-    /// Settles a job without running it. `false` when somebody else wrote first.
-    async fn settle_unrun(
-        &self,
-        series: &keys::Series,
-        stored: Option<StoredJob>,
-        job: &PlannedJob,
-        event: Event,
-        reason: &str,
-        step: Option<jobs::ids::StepKey>,
-    ) -> Result<bool, StoreError> {
-        let version = stored.as_ref().map_or(0, |s| s.version) + 1;
-        let mut record = stored.map_or_else(
-            || JobRecord::new(job.name.clone(), job.payload.clone()),
-            |s| s.record,
-        );
-        let now = self.process.now();
-        let running = record.crashes.running.clone();
-        // Claimed and released in one version: nobody else could have run it in between.
-        record
-            .claim(self.me.clone(), now)
-            .expect("only an unsettled job comes here");
-        record
-            .release(event, now)
-            .expect("a running job may be settled");
-        record.crashes.running = running;
-        record.failure = Some(Failure {
-            step,
-            chain: vec![reason.to_owned()],
-            left_behind: LeftBehind::Unknown,
-            at: now,
-            host: self.me.host.clone(),
-        });
-        tracing::error!(status = %record.status, reason, "job settled without a turn");
-        Ok(self
-            .store
-            .append(series, version, &JobVersion::Full(Box::new(record)))
-            .await?
-            == Appended::Won)
-    }
-
-    /// A lease is dead when its owner was a process of this host that is gone, or when its record
-    /// has not changed for one lease on our own clock.
-    async fn owner_is_dead(&self, series: &keys::Series, stored: &StoredJob) -> bool {
-        if stored.record.owner.is_none() {
-            return false;
-        }
-        if !self.is_held(series, stored).await {
-            return true;
-        }
-        // It may have died or frozen; whether its record still changes shows within a lease. A
-        // live one shows itself by its next heartbeat.
-        let until = Instant::now() + self.options.lease + self.options.lease / 10;
-        while Instant::now() < until {
-            tokio::select! {
-                biased;
-                () = self.shutdown.cancelled() => return false,
-                () = tokio::time::sleep(self.options.lease / 10) => {}
-            }
-            match self.store.last_version(series).await {
-                Ok(Some(version)) if version == stored.version => {}
-                _ => return false,
-            }
-            if self.unchanged_for(series, stored.version).await >= self.options.lease {
-                return true;
-            }
-        }
-        false
-    }
-
-    /// Whether somebody holds the lease, as far as we have seen until now.
-    pub(super) async fn is_held(&self, series: &keys::Series, stored: &StoredJob) -> bool {
-        let Some(owner) = &stored.record.owner else {
-            return false;
-        };
-        let unchanged = self.unchanged_for(series, stored.version).await;
-        !self.process.is_gone(owner, &self.me) && unchanged < self.options.lease
     }
 
     async fn readiness(

@@ -1,21 +1,86 @@
-//! The message that woke us, and letting go of it: a step may take longer than a broker lets anybody
-//! keep a delivery. RabbitMQ would close the connection, the message would come again, and the step
-//! would begin anew, without an end.
+//! The message that woke us: what it is for, how it is left, and letting go of it.
 //!
-//! So a turn whose time is used up while a step still runs posts a **watch message** and
-//! acknowledges its own. From then on the lease alone protects it. Whoever gets the watch message
-//! meets the lease and posts it again; should the turn die, that message finds out.
+//! One message keeps a job going: the one for its next turn, posted when a turn ends. Every other
+//! one is surplus, and surplus dies: a message that finds the job held by a living owner, or its next
+//! turn not due, is acknowledged. So neither duplicates nor the sweep's second thoughts live on, and
+//! nothing but its own message begins a turn before its time.
+//!
+//! The exception is a message that somebody may rely on: it comes again, so its last taker may be
+//! gone without having posted another one; or it is a **watch message**. A turn whose time is used up
+//! while a step still runs posts one and acknowledges its own message, since a broker takes back what
+//! is kept too long. From then on the lease alone protects the turn. The watch message goes round
+//! until the watched turn has ended, one way or the other.
 
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
+use jobs::ids::JobName;
 use jobs::message::JobMessage;
 use jobs::queue::{Delivery, Outgoing, QueueError};
+use jobs::record::{JobRecord, Status};
 use tokio::time::Instant;
 
-use super::service::Engine;
+use super::turn::Leave;
 
-/// Begins the turn part of a watch message's id; the epoch that it watches over follows.
+/// What a message is for: the last part of its id.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Call {
+    /// It begins the turn of this number.
+    Turn(u64),
+    /// It watches over the turn of this epoch.
+    Watch(u64),
+    /// An operator wants the job to go on now.
+    Operator,
+}
+
 const WATCH: &str = "watch-";
+const SWEEP: &str = "sweep-";
+const AFTER: &str = "after-";
+
+impl Call {
+    fn of(id: &str) -> Self {
+        let last = id.rsplit('.').next().unwrap_or_default();
+        let number = |text: &str| text.parse().ok();
+        if last.starts_with(AFTER) {
+            return Self::Turn(1);
+        }
+        let turn = number(last.strip_prefix(SWEEP).unwrap_or(last)).map(Self::Turn);
+        let watch = || Some(Self::Watch(number(last.strip_prefix(WATCH)?)?));
+        turn.or_else(watch).unwrap_or(Self::Operator)
+    }
+
+    /// The sweep's word for a turn.
+    pub(super) fn swept(turn: u64) -> String {
+        format!("{SWEEP}{turn}")
+    }
+
+    /// The word for the first turn of a job that needed `name`.
+    pub(super) fn after(name: &JobName) -> String {
+        format!("{AFTER}{}", name.as_str().replace('/', "-"))
+    }
+
+    fn word(self) -> String {
+        match self {
+            Self::Turn(turn) => turn.to_string(),
+            Self::Watch(epoch) => format!("{WATCH}{epoch}"),
+            Self::Operator => "post".into(),
+        }
+    }
+
+    /// Whether it may begin the next turn of a job that nobody holds. Between two turns only the
+    /// message posted with the pause may: that the pause is over shows by nothing else. And a word of
+    /// the operator, which counts once: when it comes `again` a turn may have followed it already.
+    fn is_due(self, record: &JobRecord, again: bool) -> bool {
+        let pauses = matches!(record.status, Status::Waiting | Status::Retrying);
+        !pauses
+            || record.delay_ms == 0
+            || match self {
+                Self::Turn(turn) => turn > record.turn,
+                Self::Watch(_) => false,
+                Self::Operator => !again,
+            }
+    }
+}
 
 /// The message that woke us.
 #[derive(Debug)]
@@ -34,86 +99,147 @@ impl Wake {
         }
     }
 
-    /// Whether the message is no longer ours to settle.
-    pub(super) fn is_let_go(&self) -> bool {
-        self.let_go.load(Ordering::Relaxed)
+    /// Whether it may begin the next turn of a job that nobody holds.
+    pub(super) fn is_due(&self, record: &JobRecord) -> bool {
+        self.call().is_due(record, self.delivery.redelivered)
     }
 
-    /// Resolves when the broker may have given our message to somebody else.
-    pub(super) async fn taken_back(&self) {
-        self.delivery.lost.cancelled().await;
+    /// Whether the job may have no other message than this one.
+    pub(super) fn may_be_the_last(&self, record: &JobRecord) -> bool {
+        self.delivery.redelivered || self.call() == Call::Watch(record.epoch)
+    }
+
+    /// Settles the message, unless it is not ours any more.
+    pub(super) async fn leave(&self, leave: Leave) -> Result<(), QueueError> {
+        let handle = &self.delivery.handle;
+        match leave {
+            Leave::Untouched => return Ok(()),
+            Leave::Ack => {}
+            Leave::Again(delay) => self.publish(self.message.clone(), delay).await?,
+            Leave::Instead(call, delay) => self.publish(self.instead(call), delay).await?,
+            Leave::Dead(reason) if !self.is_let_go() => return handle.dead_letter(&reason).await,
+            // The watch message finds the failure.
+            Leave::Dead(_) => {}
+        }
         if self.is_let_go() {
-            // It is not ours any more: the connection may go.
-            std::future::pending::<()>().await;
+            return Ok(());
         }
+        handle.ack().await
     }
 
-    /// The epoch that this message watches over, if it is a watch message.
-    pub(super) fn watches(&self) -> Option<u64> {
-        let turn = self.message.id.rsplit('.').next()?;
-        turn.strip_prefix(WATCH)?.parse().ok()
+    /// Calls `then` when the broker may have given the message to somebody else; never resolves.
+    pub(super) async fn when_taken_back(&self, then: impl FnOnce()) {
+        self.delivery.lost.cancelled().await;
+        if !self.is_let_go() {
+            then();
+        }
+        std::future::pending().await
     }
 
-    /// Whether this is a watch message that the living owner of `epoch` does not need: a later turn
-    /// than the watched one began with a message of its own. One that comes again may be that very
-    /// message.
-    pub(super) fn is_outlived(&self, epoch: u64) -> bool {
-        !self.delivery.redelivered && self.watches().is_some_and(|watched| watched < epoch)
-    }
-}
-
-impl Engine {
-    /// Lets go of the message at `when`; never resolves. Without an answer of the broker it is kept
-    /// and the attempt repeated.
-    pub(super) async fn let_go(&self, wake: &Wake, epoch: u64, when: Instant) {
+    /// Lets go of the message at `when`, once; never resolves. Without an answer of the broker it is
+    /// kept, and the attempt repeated after a `lease`.
+    pub(super) async fn let_go(&self, epoch: u64, when: Instant, lease: Duration) {
         tokio::time::sleep_until(when).await;
-        while let Err(error) = self.post_watch(wake, epoch).await {
-            tracing::warn!(%error, "could not let go of the message yet");
-            tokio::time::sleep(self.options.lease).await;
+        while !self.delivery.lost.is_cancelled() {
+            match self.post_watch(epoch, lease).await {
+                Ok(()) => break,
+                Err(error) => tracing::warn!(%error, "could not let go of the message yet"),
+            }
+            tokio::time::sleep(lease).await;
         }
-        std::future::pending::<()>().await;
+        std::future::pending().await
     }
 
-    async fn post_watch(&self, wake: &Wake, epoch: u64) -> Result<(), QueueError> {
-        let turn = format!("{WATCH}{epoch}");
-        let watch = self.turn_message(&wake.message, &turn);
-        let handle = &wake.delivery.handle;
-        handle.publish(&watch, self.options.lease).await?;
+    async fn post_watch(&self, epoch: u64, lease: Duration) -> Result<(), QueueError> {
+        self.publish(self.instead(Call::Watch(epoch)), lease)
+            .await?;
         // Before the attempt: an acknowledgement whose fate is unknown is not sent twice, and a
         // message that comes again all the same meets the lease.
-        wake.let_go.store(true, Ordering::Relaxed);
+        self.let_go.store(true, Ordering::Relaxed);
         tracing::info!(
             epoch,
             "a step outlasts the turn; the lease alone protects it now"
         );
-        if let Err(error) = handle.ack().await {
+        if let Err(error) = self.delivery.handle.ack().await {
             tracing::warn!(%error, "could not acknowledge; the message comes again");
         }
         Ok(())
     }
 
-    /// The message for the next turn of the job that `message` was for. A watch message stays one.
-    pub(super) fn next_turn(&self, message: &JobMessage) -> Outgoing {
-        let turn = message.id.rsplit('.').next().unwrap_or_default();
-        if turn.starts_with(WATCH) {
-            return self.turn_message(message, turn);
-        }
-        let turn = turn.parse::<u64>().unwrap_or(0) + 1;
-        self.turn_message(message, &turn.to_string())
+    fn call(&self) -> Call {
+        Call::of(&self.message.id)
     }
 
-    fn turn_message(&self, message: &JobMessage, turn: &str) -> Outgoing {
-        let mut next = JobMessage::new(
-            &message.cluster,
-            &message.recovery,
-            message.job.clone(),
-            message.payload.clone(),
-            turn,
-        );
-        next.traceparent.clone_from(&message.traceparent);
-        Outgoing {
-            id: next.id.chars().take(128).collect(),
-            body: next.encode().into(),
+    fn is_let_go(&self) -> bool {
+        self.let_go.load(Ordering::Relaxed)
+    }
+
+    fn instead(&self, call: Call) -> JobMessage {
+        let message = &self.message;
+        let (job, payload) = (message.job.clone(), message.payload.clone());
+        let (cluster, recovery) = (&message.cluster, &message.recovery);
+        JobMessage {
+            traceparent: message.traceparent.clone(),
+            ..JobMessage::new(cluster, recovery, job, payload, &call.word())
+        }
+    }
+
+    async fn publish(&self, message: JobMessage, delay: Duration) -> Result<(), QueueError> {
+        let outgoing = Outgoing {
+            id: message.id.chars().take(128).collect(),
+            body: message.encode().into(),
+        };
+        self.delivery.handle.publish(&outgoing, delay).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::Timestamp;
+    use jobs::message::{Demo, Job};
+    use jobs::record::Event;
+
+    use super::*;
+    use crate::engine::here;
+
+    #[test]
+    fn a_message_says_what_it_is_for() {
+        let check = |last: &str, call: Call| {
+            assert_eq!(Call::of(&format!("r-1.demo/a.{last}")), call, "{last}");
+        };
+        check("7", Call::Turn(7));
+        check("sweep-3", Call::Turn(3));
+        check("after-provision-test-web-1", Call::Turn(1));
+        check("watch-5", Call::Watch(5));
+        check("post-1f3c0a", Call::Operator);
+        for call in [Call::Turn(4), Call::Watch(2), Call::Operator] {
+            check(&call.word(), call);
+        }
+        check(&Call::swept(9), Call::Turn(9));
+    }
+
+    #[test]
+    fn only_its_own_message_begins_a_turn_that_waits_for_its_time() {
+        let now = Timestamp::UNIX_EPOCH;
+        let payload = Job::Demo(Demo {
+            steps: 1,
+            step_ms: 0,
+            abort_at: None,
+            fail_at: None,
+            child: false,
+            node: None,
+        });
+        let mut record = JobRecord::new(payload.name(), payload);
+        assert!(Call::Turn(0).is_due(&record, false), "nobody has begun yet");
+        record.claim(here(uuid::Uuid::nil()), now).expect("pending");
+        record.release(Event::Retry, now).expect("running");
+        assert!(Call::Turn(1).is_due(&record, true), "there is no pause");
+        record.delay_ms = 500;
+        let due = |call: Call, again| call.is_due(&record, again);
+        assert!(due(Call::Turn(2), true) && due(Call::Operator, false));
+        assert!(!due(Call::Operator, true), "its turn has been");
+        for surplus in [Call::Turn(1), Call::Turn(0), Call::Watch(1)] {
+            assert!(!due(surplus, false), "{surplus:?}");
         }
     }
 }
