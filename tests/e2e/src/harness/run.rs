@@ -6,14 +6,14 @@ use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
 use futures::{StreamExt, stream};
-use jobs::ids::{ClusterName, RecoveryId};
+use jobs::ids::{ClusterName, JobName, RecoveryId};
 use jobs::keys;
 use jobs::queue::{Outgoing, Queue};
-use jobs::record::{JobVersion, RecoveryRecord, Versioned};
+use jobs::record::{JobRecord, JobVersion, RecoveryRecord, Status, Versioned};
 use tokio::time::Instant;
 
 use super::kinds::{SPEC, Scenario, scenario};
-use super::outcome::Outcome;
+use super::outcome::{Outcome, state};
 use super::place::Place;
 use super::point::{self, Call, Often, Point, Trouble};
 use super::queue::Parked;
@@ -223,6 +223,7 @@ impl Prepared {
         let dead = place.queue.dead(10).await?;
         ensure!(dead.is_empty(), "in the dead queue: {dead:?}");
         history::check_in(&place.s3, &self.cluster, &self.recovery)?;
+        self.in_order(&place)?;
         Ok(Ran {
             outcome: Outcome::of(&place)?,
             calls,
@@ -290,7 +291,38 @@ impl Prepared {
             self.is_stuck(place)?;
             Ok(false)
         });
-        waited.await
+        waited.await?;
+        // Whoever writes the end has seen every job done, so it is on record by now.
+        for job in &self.scenario.plan {
+            let status = self.record(place, &job.name)?.status;
+            ensure!(
+                status == Status::Succeeded,
+                "the recovery has ended, and {} is {status}",
+                job.name
+            );
+        }
+        Ok(())
+    }
+
+    fn record(&self, place: &Place, job: &JobName) -> anyhow::Result<JobRecord> {
+        let series = keys::job(&self.cluster, &self.recovery, job);
+        state(&place.s3.objects(series.prefix()))?.with_context(|| format!("{job} has no record"))
+    }
+
+    /// No job has begun before those that it needs were done, on record.
+    fn in_order(&self, place: &Place) -> anyhow::Result<()> {
+        for job in &self.scenario.plan {
+            let started = self.record(place, &job.name)?.started;
+            for need in &job.needs {
+                let ended = self.record(place, need)?.ended;
+                ensure!(
+                    ended.is_some() && ended <= started,
+                    "{} began at {started:?}, and {need}, which it needs, ended at {ended:?}",
+                    job.name
+                );
+            }
+        }
+        Ok(())
     }
 
     /// An error when a job has failed for good.
