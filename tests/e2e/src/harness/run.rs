@@ -245,6 +245,14 @@ impl Prepared {
                 workers.drain(..).for_each(super::place::Hand::kill);
                 workers.push(place.worker(tap, self.lease, None).await?);
             }
+            Trouble::Late => {
+                workers.drain(..).for_each(super::place::Hand::kill);
+                workers.push(place.worker(tap, self.lease, None).await?);
+                self.settle(place).await?;
+                tap.release();
+                let landed = tokio::time::timeout(LONG, tap.landed()).await;
+                landed.context("the call that was held never arrived")?;
+            }
             Trouble::StolenBefore | Trouble::StolenAfter => {
                 workers.push(place.worker(tap, self.lease, None).await?);
                 self.post(place).await?;
