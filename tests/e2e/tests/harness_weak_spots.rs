@@ -1,7 +1,9 @@
 //! Weak spots that the job harness or a reader found, each nailed down.
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
-use e2e::lab::{LONG, Lab, quick};
+use std::time::Duration;
+
+use e2e::lab::{LONG, Lab, Worker, quick};
 use jobs::ids::NodeName;
 use jobs::message::{Job, OnNode};
 use jobs::plan::PlannedJob;
@@ -27,7 +29,11 @@ async fn a_cloud_that_refuses_servers_for_a_while_costs_host_keys_but_not_the_no
     let lab = Lab::start().await?;
     let refused = Fault::on(Operation::CreateServer).answer(400).times(8);
     lab.sandbox.clo.faults().add(refused);
-    let worker = lab.worker().await?;
+    let mut world = lab.world()?;
+    // The pauses double from here.
+    world.settle.every = Duration::from_millis(10);
+    let store = lab.sandbox.store().await?;
+    let worker = Worker::start(store, lab.queue.clone(), world, quick())?;
     let begun = lab.run(vec![provision("demo-master-1")]).await?;
     begun.finished(LONG).await?;
     worker.stop().await?;
