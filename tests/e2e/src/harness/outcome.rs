@@ -190,19 +190,7 @@ fn job(
     versions: &[(String, bytes::Bytes)],
     lines: &mut Vec<String>,
 ) -> anyhow::Result<()> {
-    let mut state: Option<JobRecord> = None;
-    for (key, body) in versions {
-        let version: Versioned<JobVersion> =
-            serde_json::from_slice(body).with_context(|| key.clone())?;
-        match (version.body, &mut state) {
-            (JobVersion::Full(record), _) => state = Some(*record),
-            (JobVersion::Delta { changes, .. }, Some(record)) => {
-                changes.into_iter().for_each(|change| record.apply(change));
-            }
-            (JobVersion::Delta { .. }, None) => anyhow::bail!("{key}: a delta on nothing"),
-        }
-    }
-    let record = state.context("a folder has objects")?;
+    let record = state(versions)?.context("a folder has objects")?;
     let (_, name) = folder.split_once("/jobs/").unwrap_or_default();
     lines.push(format!(
         "job {name}: {}, held {}",
@@ -215,6 +203,23 @@ fn job(
         }
     }
     Ok(())
+}
+
+/// The state of a job, from all its versions.
+pub fn state(versions: &[(String, bytes::Bytes)]) -> anyhow::Result<Option<JobRecord>> {
+    let mut state: Option<JobRecord> = None;
+    for (key, body) in versions {
+        let version: Versioned<JobVersion> =
+            serde_json::from_slice(body).with_context(|| key.clone())?;
+        match (version.body, &mut state) {
+            (JobVersion::Full(record), _) => state = Some(*record),
+            (JobVersion::Delta { changes, .. }, Some(record)) => {
+                changes.into_iter().for_each(|change| record.apply(change));
+            }
+            (JobVersion::Delta { .. }, None) => anyhow::bail!("{key}: a delta on nothing"),
+        }
+    }
+    Ok(state)
 }
 
 /// What tells when or how fast something was done, and not what.

@@ -22,10 +22,6 @@ use super::tap::Tap;
 use super::wire::{Wire, name_of_clo, name_of_s3};
 use crate::lab::Worker;
 
-/// How long a lease holds here. The heartbeats of a few workers on a busy machine must come through
-/// in time, and every crash costs one lease.
-pub const LEASE: Duration = Duration::from_millis(600);
-
 /// The world.
 #[derive(Debug)]
 pub struct Place {
@@ -115,7 +111,12 @@ impl Place {
     }
 
     /// Starts a worker behind a tap.
-    pub async fn worker(&self, tap: &Tap, parked: Option<Parked>) -> anyhow::Result<Hand> {
+    pub async fn worker(
+        &self,
+        tap: &Tap,
+        lease: Duration,
+        parked: Option<Parked>,
+    ) -> anyhow::Result<Hand> {
         let to_s3 = Wire::lay(self.s3.address(), tap.clone(), name_of_s3).await?;
         let to_clo = Wire::lay(self.clo.address(), tap.clone(), name_of_clo).await?;
         let tapped: Arc<dyn HostTap> = Arc::new(tap.clone());
@@ -140,7 +141,7 @@ impl Place {
             // One turn after the other, so that calls come in the same order in every run.
             concurrency: 1,
             turn: Duration::from_secs(20),
-            lease: LEASE,
+            lease,
             backoff: Duration::from_millis(10),
             backoff_cap: Duration::from_millis(50),
             sweep: None,

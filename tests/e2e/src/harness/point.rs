@@ -43,6 +43,9 @@ pub enum Trouble {
     StolenAfter,
     /// Another worker gets the same message at this moment.
     Twin,
+    /// The worker dies, another one does the whole job, and only then does the call arrive: a
+    /// command that hung on its host runs on there.
+    Late,
 }
 
 /// How the message comes.
@@ -58,7 +61,7 @@ pub enum Often {
     Late,
 }
 
-const TROUBLES: [(Trouble, &str); 7] = [
+const TROUBLES: [(Trouble, &str); 8] = [
     (Trouble::CrashBefore, "crash-before"),
     (Trouble::CrashAfter, "crash-after"),
     (Trouble::FailBefore, "fail-before"),
@@ -66,6 +69,7 @@ const TROUBLES: [(Trouble, &str); 7] = [
     (Trouble::StolenBefore, "stolen-before"),
     (Trouble::StolenAfter, "stolen-after"),
     (Trouble::Twin, "twin"),
+    (Trouble::Late, "late"),
 ];
 
 const OFTEN: [(Often, &str); 4] = [
@@ -79,7 +83,9 @@ impl Trouble {
     /// What it does to the call.
     pub fn blow(self) -> Blow {
         match self {
-            Trouble::CrashBefore | Trouble::StolenBefore | Trouble::Twin => Blow::HoldBefore,
+            Trouble::CrashBefore | Trouble::StolenBefore | Trouble::Twin | Trouble::Late => {
+                Blow::HoldBefore
+            }
             Trouble::CrashAfter | Trouble::StolenAfter => Blow::HoldAfter,
             Trouble::FailBefore => Blow::CutBefore,
             Trouble::FailAfter => Blow::CutAfter,
@@ -98,8 +104,11 @@ pub fn all(calls: &[Call], job: &str) -> Vec<Point> {
         let reads = ["s3 get", "s3 list", "s3 head", "cloud GET", "ssh connect"];
         let troubles: &[Trouble] = if reads.iter().any(|read| what.starts_with(read)) {
             &[FailBefore]
-        } else if what.starts_with("ssh") {
+        } else if what.starts_with("ssh") && what.ends_with(" sh") {
+            // A late write leaves its file beside the true one, until the next write clears it away.
             &[FailBefore, FailAfter, CrashAfter]
+        } else if what.starts_with("ssh") {
+            &[FailBefore, FailAfter, CrashAfter, Late]
         } else if what.starts_with(&format!("s3 put jobs/{job}/")) {
             &[
                 CrashBefore,

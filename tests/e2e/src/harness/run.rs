@@ -6,14 +6,14 @@ use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
 use futures::{StreamExt, stream};
-use jobs::ids::{ClusterName, RecoveryId};
+use jobs::ids::{ClusterName, JobName, RecoveryId};
 use jobs::keys;
 use jobs::queue::{Outgoing, Queue};
-use jobs::record::{JobVersion, RecoveryRecord, Versioned};
+use jobs::record::{JobRecord, JobVersion, RecoveryRecord, Status, Versioned};
 use tokio::time::Instant;
 
 use super::kinds::{SPEC, Scenario, scenario};
-use super::outcome::Outcome;
+use super::outcome::{Outcome, state};
 use super::place::Place;
 use super::point::{self, Call, Often, Point, Trouble};
 use super::queue::Parked;
@@ -22,10 +22,14 @@ use crate::history;
 use crate::recovery::begin;
 
 /// A run that takes longer has hung. Far above what it takes on a busy machine.
-const LONG: Duration = Duration::from_secs(60);
+const LONG: Duration = Duration::from_secs(120);
+
+/// The shortest and the longest lease. Every crash costs one, and the heartbeats of several workers
+/// must come through in time, however busy the machine is.
+const LEASES: [Duration; 2] = [Duration::from_millis(600), Duration::from_secs(10)];
 
 /// Points of a kind that are tried when not all are asked for.
-const SAMPLE: usize = 60;
+const SAMPLE: usize = 40;
 
 /// Worlds at a time: runs mostly wait for leases.
 const AT_ONCE: usize = 6;
@@ -37,6 +41,8 @@ struct Prepared {
     cluster: ClusterName,
     recovery: RecoveryId,
     messages: Vec<Outgoing>,
+    /// As long as several undisturbed runs take.
+    lease: Duration,
 }
 
 /// What one run came to.
@@ -58,8 +64,11 @@ pub async fn check(kind: &str) -> anyhow::Result<()> {
     }
     worker::install_crypto();
     let scenario = scenario(kind).context("the harness has no such kind")?;
-    let prepared = Arc::new(Prepared::new(scenario).await.context("prepare the world")?);
+    let mut prepared = Prepared::new(scenario).await.context("prepare the world")?;
+    let began = Instant::now();
     let plain = prepared.run(None).await.context("the undisturbed run")?;
+    prepared.lease = (4 * began.elapsed()).clamp(LEASES[0], LEASES[1]);
+    let prepared = Arc::new(prepared);
     let again = prepared
         .run(None)
         .await
@@ -143,7 +152,7 @@ impl Prepared {
         let place = Place::new().await?;
         let parked = Parked::new(scenario.job.name.clone());
         let worker = place
-            .worker(&Tap::listening(), Some(parked.clone()))
+            .worker(&Tap::listening(), LEASES[1], Some(parked.clone()))
             .await?;
         let store = place.store().await?;
         let queue =
@@ -160,6 +169,7 @@ impl Prepared {
             cluster,
             recovery,
             messages,
+            lease: LEASES[1],
         })
     }
 
@@ -187,9 +197,9 @@ impl Prepared {
         if matches!(often, Some(Often::Twice | Often::ToTwo)) {
             self.post(&place).await?;
         }
-        let mut workers = vec![place.worker(&tap, None).await?];
+        let mut workers = vec![place.worker(&tap, self.lease, None).await?];
         if matches!(often, Some(Often::ToTwo | Often::AfterAck)) {
-            workers.push(place.worker(&tap, None).await?);
+            workers.push(place.worker(&tap, self.lease, None).await?);
         }
         if let Some(Point::At(trouble, _)) = point {
             tokio::select! {
@@ -213,6 +223,7 @@ impl Prepared {
         let dead = place.queue.dead(10).await?;
         ensure!(dead.is_empty(), "in the dead queue: {dead:?}");
         history::check_in(&place.s3, &self.cluster, &self.recovery)?;
+        self.in_order(&place)?;
         Ok(Ran {
             outcome: Outcome::of(&place)?,
             calls,
@@ -232,17 +243,25 @@ impl Prepared {
             Trouble::FailBefore | Trouble::FailAfter => {}
             Trouble::CrashBefore | Trouble::CrashAfter => {
                 workers.drain(..).for_each(super::place::Hand::kill);
-                workers.push(place.worker(tap, None).await?);
+                workers.push(place.worker(tap, self.lease, None).await?);
+            }
+            Trouble::Late => {
+                workers.drain(..).for_each(super::place::Hand::kill);
+                workers.push(place.worker(tap, self.lease, None).await?);
+                self.settle(place).await?;
+                tap.release();
+                let landed = tokio::time::timeout(LONG, tap.landed()).await;
+                landed.context("the call that was held never arrived")?;
             }
             Trouble::StolenBefore | Trouble::StolenAfter => {
-                workers.push(place.worker(tap, None).await?);
+                workers.push(place.worker(tap, self.lease, None).await?);
                 self.post(place).await?;
                 self.ended(place).await?;
                 tap.release();
             }
             Trouble::Twin => {
                 let before = tap.log().len();
-                workers.push(place.worker(tap, None).await?);
+                workers.push(place.worker(tap, self.lease, None).await?);
                 self.post(place).await?;
                 eventually("the twin looks", || Ok(tap.log().len() > before)).await?;
                 tap.release();
@@ -280,7 +299,38 @@ impl Prepared {
             self.is_stuck(place)?;
             Ok(false)
         });
-        waited.await
+        waited.await?;
+        // Whoever writes the end has seen every job done, so it is on record by now.
+        for job in &self.scenario.plan {
+            let status = self.record(place, &job.name)?.status;
+            ensure!(
+                status == Status::Succeeded,
+                "the recovery has ended, and {} is {status}",
+                job.name
+            );
+        }
+        Ok(())
+    }
+
+    fn record(&self, place: &Place, job: &JobName) -> anyhow::Result<JobRecord> {
+        let series = keys::job(&self.cluster, &self.recovery, job);
+        state(&place.s3.objects(series.prefix()))?.with_context(|| format!("{job} has no record"))
+    }
+
+    /// No job has begun before those that it needs were done, on record.
+    fn in_order(&self, place: &Place) -> anyhow::Result<()> {
+        for job in &self.scenario.plan {
+            let started = self.record(place, &job.name)?.started;
+            for need in &job.needs {
+                let ended = self.record(place, need)?.ended;
+                ensure!(
+                    ended.is_some() && ended <= started,
+                    "{} began at {started:?}, and {need}, which it needs, ended at {ended:?}",
+                    job.name
+                );
+            }
+        }
+        Ok(())
     }
 
     /// An error when a job has failed for good.

@@ -29,6 +29,7 @@ pub struct Tap {
     state: Arc<Mutex<State>>,
     struck: Arc<watch::Sender<bool>>,
     released: Arc<watch::Sender<bool>>,
+    landed: Arc<watch::Sender<bool>>,
 }
 
 #[derive(Debug, Default)]
@@ -59,6 +60,7 @@ impl Tap {
             state: Arc::new(Mutex::new(state)),
             struck: Arc::new(watch::Sender::new(false)),
             released: Arc::new(watch::Sender::new(false)),
+            landed: Arc::new(watch::Sender::new(false)),
         }
     }
 
@@ -84,6 +86,12 @@ impl Tap {
         self.released.send_replace(true);
     }
 
+    /// Waits until what was held has had its effect.
+    pub async fn landed(&self) {
+        let mut landed = self.landed.subscribe();
+        let _ = landed.wait_for(|landed| *landed).await;
+    }
+
     /// A call is about to have its effect.
     pub async fn before(&self, what: String) -> Result<u64, Cut> {
         let (ticket, blow) = self.arrive(what);
@@ -107,7 +115,10 @@ impl Tap {
                 return Err(Cut);
             }
             Some(Blow::HoldAfter) => self.hold().await,
-            _ => {}
+            Some(Blow::HoldBefore) => {
+                self.landed.send_replace(true);
+            }
+            Some(Blow::CutBefore) | None => {}
         }
         Ok(())
     }

@@ -142,8 +142,15 @@ pub(crate) async fn carry_out<H: Host + ?Sized>(
         )));
     }
     // Blank, or what a `mkfs` of ours left that was cut off: this volume has never been mounted.
-    let mkfs = Command::new(&["mkfs.ext4", "-q", "-U", uuid, "-L", label, device])
-        .timeout(Duration::from_secs(300));
+    // sshd passes no signal on to commands of root, so a `mkfs` that we give up must end by itself,
+    // before the next one looks. While it runs it holds the device exclusively (O_EXCL): a second one
+    // and a mount are refused.
+    let seconds = MKFS.as_secs().to_string();
+    let mkfs = ["timeout", "-s", "KILL", &seconds, "mkfs.ext4", "-q"];
+    let mkfs = [&mkfs[..], &["-U", uuid, "-L", label, device]].concat();
+    let mkfs = Command::new(&mkfs)
+        .timeout(MKFS + Duration::from_secs(30))
+        .label("mkfs.ext4");
     host.execute_ok(&mkfs).await?;
     let made = probe(host, device).await?;
     if made.uuid.as_ref() == Some(uuid) && made.kind.as_deref() == Some("ext4") {
@@ -221,6 +228,9 @@ async fn look<H: Host + ?Sized>(host: &H, device: &str) -> Result<Content, JobEr
         ..seen
     })
 }
+
+/// Making a file system takes no longer: ext4 leaves most of its work for later.
+const MKFS: Duration = Duration::from_secs(300);
 
 const MIB: u64 = 1024 * 1024;
 

@@ -1,5 +1,8 @@
 //! One node's server: image and key pair by name, a host key of ours, exactly one create.
 
+use std::time::Duration;
+
+use jobs::keys;
 use jobs::message::Job;
 use jobs::spec::{Node, Storage};
 use serde::{Deserialize, Serialize};
@@ -10,7 +13,7 @@ use crate::cloud::clo::{
     look_for,
 };
 use crate::cluster::Cluster;
-use crate::engine::{Ctx, JobError, Poll};
+use crate::engine::{Again, Ctx, JobError, Poll};
 use crate::ssh::keys::{HostKey, generate_host_key};
 
 /// The server of a node, with the host keys it may show.
@@ -40,9 +43,15 @@ enum Built {
     Failed,
 }
 
-/// Servers that go to ERROR are replaced, but not for ever. A host key that died with its process
-/// before its server was made costs an attempt too.
-const ATTEMPTS: u32 = 6;
+/// Servers that go to ERROR are replaced, but not for ever.
+const MOST_FAILED: u32 = 6;
+
+/// A create that was refused costs its host key, and so does a process that dies before it: the next
+/// try begins with a new one, later and later. This many tries take more than half an hour.
+const MOST_UNMADE: u32 = 12;
+
+/// The longest pause before such a try.
+const LONGEST_PAUSE: Duration = Duration::from_secs(5 * 60);
 
 /// The image by what it is: ids differ between projects and change over time.
 pub(super) async fn find_image(ctx: &Ctx, clo: &Clo) -> Result<String, JobError> {
@@ -99,13 +108,22 @@ pub(super) async fn keypair(ctx: &Ctx, clo: &Clo) -> Result<String, JobError> {
         Some(maker) if maker.name != *ctx.job() => {
             let look = || async {
                 let named = keypairs(clo, name, &ours).await?;
-                Ok::<_, JobError>(match named.first() {
-                    Some(pair) => Poll::Ready(fitting(pair, &ours)?),
-                    None => Poll::Pending(format!(
-                        "`{}` has not made key pair `{name}` yet",
+                if let Some(pair) = named.first() {
+                    return Ok(Poll::Ready(fitting(pair, &ours)?));
+                }
+                // Nobody is going to make it once its maker has failed.
+                let series = keys::job(ctx.cluster(), ctx.recovery(), &maker.name);
+                let made_by = ctx.store().read_job(&series).await?;
+                if made_by.is_some_and(|made_by| made_by.record.status.is_stuck()) {
+                    return Err(JobError::fatal(format!(
+                        "there is no key pair `{name}`, and `{}`, which makes it, has failed: retry both",
                         maker.name
-                    )),
-                })
+                    )));
+                }
+                Ok::<_, JobError>(Poll::Pending(format!(
+                    "`{}` has not made key pair `{name}` yet",
+                    maker.name
+                )))
             };
             ctx.wait("keypair", building(ctx), look).await
         }
@@ -173,7 +191,11 @@ pub(super) async fn ensure(
     keypair: &str,
 ) -> Result<NodeServer, JobError> {
     let mut keys: Vec<String> = Vec::new();
-    for attempt in 0..ATTEMPTS {
+    let (mut failed, mut unmade) = (0, 0);
+    for attempt in 0_u32.. {
+        if failed == MOST_FAILED || unmade == MOST_UNMADE {
+            break;
+        }
         // The private half never leaves this process but in the server's user data.
         let mut private: Option<HostKey> = None;
         let intent: Intent = ctx
@@ -190,13 +212,18 @@ pub(super) async fn ensure(
                 keys.push(host_key);
                 let made: Option<String> = ctx
                     .step(("server", attempt), || {
-                        make(ctx, clo, node, image, keypair, private)
+                        let pause = pause_after(unmade, ctx.world().settle.every);
+                        let made = make(ctx, clo, node, image, keypair, private);
+                        async move { made.await.map_err(|e| not_before(e, pause)) }
                     })
                     .await?;
                 match made {
                     Some(id) => (id, true),
                     // The key of this intent is lost and no server was made with it.
-                    None => continue,
+                    None => {
+                        unmade += 1;
+                        continue;
+                    }
                 }
             }
         };
@@ -217,15 +244,31 @@ pub(super) async fn ensure(
             );
             return Err(JobError::needs_approval(text));
         }
+        failed += 1;
         ctx.step(("discard", attempt), || discard(clo, node, &id))
             .await?;
         ctx.wait(("discarded", attempt), building(ctx), || is_gone(clo, &id))
             .await?;
     }
     Err(JobError::fatal(format!(
-        "{ATTEMPTS} servers of node `{}` could not be built",
+        "no server for node `{}`: {failed} could not be built and were deleted, {unmade} could not be made; when the cloud can, `rekindle retry --from server-intent/0`",
         node.name
     )))
+}
+
+/// How long to leave the cloud alone after so many tries that made nothing.
+fn pause_after(unmade: u32, first: Duration) -> Duration {
+    first.saturating_mul(1 << unmade.min(16)).min(LONGEST_PAUSE)
+}
+
+fn not_before(error: JobError, pause: Duration) -> JobError {
+    let again = match error.again {
+        Again::Retry { after } => Again::Retry {
+            after: Some(after.map_or(pause, |after| after.max(pause))),
+        },
+        other => other,
+    };
+    JobError { again, ..error }
 }
 
 /// Looks, and decides: by the id that we have on record, else by name.
@@ -390,6 +433,20 @@ async fn is_gone(clo: &Clo, id: &str) -> Result<Poll<()>, JobError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_cloud_that_makes_nothing_is_asked_less_and_less_often_for_half_an_hour() {
+        let first = Duration::from_secs(5);
+        let pauses: Vec<Duration> = (0..MOST_UNMADE).map(|n| pause_after(n, first)).collect();
+        assert_eq!(pauses[..3], [5, 10, 20].map(Duration::from_secs));
+        assert!(pauses.iter().all(|pause| *pause <= LONGEST_PAUSE));
+        assert!(pauses.iter().sum::<Duration>() > Duration::from_secs(30 * 60));
+        let busy = JobError::retry("busy").leaves(jobs::record::LeftBehind::Nothing);
+        let again = not_before(busy, first).again;
+        assert_eq!(again, Again::Retry { after: Some(first) });
+        let refused = not_before(JobError::fatal("no"), first).again;
+        assert_eq!(refused, Again::Fatal);
+    }
 
     #[test]
     fn user_data_is_a_cloud_config_with_the_host_key() {
