@@ -3,7 +3,7 @@
 use crate::ids::{ClusterName, JobName, NodeName, RecoveryId};
 
 /// A series of versions: the part of the key before the version number. Ends with `/`.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Series(String);
 
 /// The largest number with as many digits as the longest u64 has.

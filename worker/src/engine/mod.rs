@@ -6,8 +6,8 @@
 //! redelivery, by the sweep or by `rekindle retry`.
 //!
 //! Reading order: `decide` (what to do), `wake` (the message), `turn` (do it), `lease` (whose job it is), `judge` and
-//! `end` (how it ended), `ctx` (what the job sees), `recorder` (how it becomes durable), `service` (the loop), `sweep`
-//! (what fell through).
+//! `end` (how it ended), `ctx` (what the job sees), `recorder` (how it becomes durable), `service` (the loop), `watch`
+//! and `sweep` (what fell through).
 
 mod ctx;
 mod decide;
@@ -24,6 +24,7 @@ mod service;
 mod sweep;
 mod turn;
 mod wake;
+mod watch;
 
 pub use ctx::{Ctx, Patience, Poll, Proof, Proven};
 pub use error::{Again, Interrupt, JobError};

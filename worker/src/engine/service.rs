@@ -1,6 +1,6 @@
 //! The worker's loop: receive, run turns side by side, sweep, shut down in order.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,6 +19,7 @@ use tokio_util::task::TaskTracker;
 use super::flags::FlagWatch;
 use super::lease::Seen;
 use super::process::{Process, ThisProcess};
+use super::watch::Charge;
 use crate::jobs::{Functions, Kinds};
 use crate::world::World;
 
@@ -75,6 +76,8 @@ pub struct Engine {
     pub(super) inputs: Mutex<HashMap<Inputs, Known>>,
     pub(super) flags: Mutex<HashMap<(ClusterName, RecoveryId), FlagWatch>>,
     pub(super) seen: Mutex<HashMap<Series, Seen>>,
+    /// Jobs that somebody may hold, as of the last sweep.
+    pub(super) watched: Mutex<BTreeMap<Series, Charge>>,
     /// Held by the one job whose next crash would quarantine it, until it gets further.
     pub(super) last_chances: Arc<Mutex<()>>,
 }
@@ -122,6 +125,7 @@ impl Engine {
             inputs: Mutex::new(HashMap::new()),
             flags: Mutex::new(HashMap::new()),
             seen: Mutex::new(HashMap::new()),
+            watched: Mutex::default(),
             last_chances: Arc::default(),
         })
     }

@@ -4,6 +4,7 @@
 //! message). The sweep looks at the records alone: a job that is due and whose record has not
 //! changed for a while, on our own clock, is woken once more. Too much waking is harmless.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::{StreamExt, TryStreamExt, stream};
@@ -19,15 +20,25 @@ use super::service::Engine;
 use super::wake::Call;
 
 /// Looks at most at this many jobs at a time.
-const PARALLEL: usize = 16;
+pub(super) const PARALLEL: usize = 16;
 
 /// Why a sweep ended early.
 #[derive(Debug, thiserror::Error)]
-enum SweepError {
+pub(super) enum SweepError {
     #[error(transparent)]
     Store(#[from] StoreError),
     #[error(transparent)]
     Queue(#[from] QueueError),
+}
+
+/// What a look at a job's record showed.
+enum Look {
+    /// It moved lately: somebody may hold it.
+    Moved,
+    /// It stands still, as it may.
+    Stands,
+    /// It has stood still for so long that the message for this turn must be lost.
+    Forgotten(u64),
 }
 
 impl Engine {
@@ -46,7 +57,8 @@ impl Engine {
         loop {
             // Jitter, so that workers started together do not sweep together.
             let pause = every.mul_f64(0.5 + 0.5 * self.process.chance());
-            tokio::time::sleep(pause).await;
+            self.watch_for(pause).await;
+            self.watched.lock().await.clear();
             match self.store.clusters().await {
                 Ok(clusters) => {
                     for cluster in clusters {
@@ -76,7 +88,7 @@ impl Engine {
             return Ok(());
         }
         let (plan, spec) = self.inputs(&record.inputs).await?;
-        let recovery = Recovery { record, plan, spec };
+        let recovery = Arc::new(Recovery { record, plan, spec });
         if recovery.record.flags.cancelled.is_some() {
             return Ok(self.finish_cancelled(&recovery).await?);
         }
@@ -107,15 +119,19 @@ impl Engine {
     /// jobs from being swept.
     async fn look_after(
         &self,
-        recovery: &Recovery,
+        recovery: &Arc<Recovery>,
         job: &PlannedJob,
         every: Duration,
     ) -> Result<(), SweepError> {
         let (cluster, id) = (&recovery.record.cluster, &recovery.record.id);
         let series = keys::job(cluster, id, &job.name);
-        match self.forgotten_turn(&series, every).await {
-            Ok(None) => Ok(()),
-            Ok(Some(turn)) => {
+        match self.look(&series, every).await {
+            Ok(Look::Moved) => {
+                self.watch(series, recovery, job).await;
+                Ok(())
+            }
+            Ok(Look::Stands) => Ok(()),
+            Ok(Look::Forgotten(turn)) => {
                 tracing::info!(%cluster, recovery = %id, job = %job.name, "the sweep posts a job again");
                 let message = self.message_for(recovery, job, &Call::swept(turn));
                 Ok(self.queue.publish(&message, Duration::ZERO).await?)
@@ -128,30 +144,29 @@ impl Engine {
         }
     }
 
-    /// The next turn of a job that may run, when its record has stood still for so long that its
-    /// message must be lost.
-    async fn forgotten_turn(
-        &self,
-        series: &keys::Series,
-        every: Duration,
-    ) -> Result<Option<u64>, StoreError> {
+    /// How the record of a job that may run stands.
+    async fn look(&self, series: &keys::Series, every: Duration) -> Result<Look, StoreError> {
         // Most records move, or have not stood still for long. Those need not be read.
-        let version = self.store.last_version(series).await?.unwrap_or(0);
-        if self.unchanged_for(series, version).await < every {
-            return Ok(None);
+        let version = self.store.last_version(series).await?;
+        if self.unchanged_for(series, version.unwrap_or(0)).await < every {
+            return Ok(version.map_or(Look::Stands, |_| Look::Moved));
         }
         let stored = self.store.read_job(series).await?;
         let version = stored.as_ref().map_or(0, |s| s.version);
         let turn = stored.as_ref().map_or(0, |s| s.record.turn) + 1;
         let patience = match stored.map(|s| s.record) {
             // A settled job whose marker is missing is woken too: its turn writes the marker.
-            Some(record) if record.status == Status::Cancelled => return Ok(None),
+            Some(record) if record.status == Status::Cancelled => return Ok(Look::Stands),
             Some(record) => every + self.options.lease + Duration::from_millis(record.delay_ms),
             None => every,
         };
         let forgotten = self.unchanged_for(series, version).await >= patience
             && !self.posted_within(series, patience).await;
-        Ok(forgotten.then_some(turn))
+        Ok(if forgotten {
+            Look::Forgotten(turn)
+        } else {
+            Look::Stands
+        })
     }
 
     /// Whether we posted this job lately; notes that we do now.
