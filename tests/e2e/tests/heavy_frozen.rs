@@ -205,9 +205,9 @@ async fn heavy_worker_frozen_with_a_write_under_way_is_not_heard_any_more() -> a
         assert_eq!((history.steps, history.takeovers), (13, 1), "{job}");
         assert_eq!(writers::of_job(&site.sandbox, &begun, &job)?.len(), 2);
         begun.finished(LONG).await?;
-        // The end of the recovery may have been written by either: it lives.
+        // The end of the recovery, two objects, may have been written by either: it lives.
         let late = writers::objects_by(&site.sandbox, frozen_one) - wrote;
-        ensure!(late <= 1, "{job}: the woken one wrote {late} objects");
+        ensure!(late <= 2, "{job}: the woken one wrote {late} objects");
         workers.terminate(first, LONG).await?;
         workers.terminate(second, LONG).await?;
     }
@@ -223,7 +223,7 @@ async fn heavy_workers_frozen_in_turn_do_each_step_once() -> anyhow::Result<()> 
     workers.set("REKINDLE_CONCURRENCY", Some("1"));
     let pids = [workers.spawn()?, workers.spawn()?];
     // Steps so short that some are frozen within, some between and some while they are written.
-    let begun = site.begin(Some(vec![demo("a", 150, 20, None)])).await?;
+    let begun = site.begin(Some(vec![demo("a", 300, 20, None)])).await?;
     let mut frozen = 0;
     let finished = begun.finished(LONG);
     tokio::pin!(finished);
@@ -231,7 +231,12 @@ async fn heavy_workers_frozen_in_turn_do_each_step_once() -> anyhow::Result<()> 
         // Whoever has the job.
         let record = begun.record("demo/a").await?;
         let owner = record.and_then(|r| r.owner).map(|o| o.pid);
-        let pid = owner.unwrap_or(pids[frozen % 2]);
+        let Some(pid) = owner.filter(|pid| pids.contains(pid)) else {
+            match timeout(Duration::from_millis(50), &mut finished).await {
+                Ok(done) => break done?,
+                Err(_) => continue,
+            }
+        };
         let pause = sleep(Duration::from_millis(500));
         tokio::select! {
             done = &mut finished => break done?,
@@ -247,7 +252,7 @@ async fn heavy_workers_frozen_in_turn_do_each_step_once() -> anyhow::Result<()> 
     }
     let history = history::check(&site.sandbox, &begun.cluster, &begun.id)?;
     eprintln!("frozen {frozen} times: {history:?}");
-    assert_eq!(history.steps, 150 + 1);
+    assert_eq!(history.steps, 300 + 1);
     ensure!(history.takeovers > 0, "nobody was taken over");
     writers::of_job(&site.sandbox, &begun, "demo/a")?;
     let record = begun.record("demo/a").await?.context("it has a record")?;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use futures::{StreamExt, TryStreamExt, stream};
-use jobs::ids::JobName;
+use jobs::ids::{ClusterName, JobName, RecoveryId};
 use jobs::keys;
 use jobs::message::JobMessage;
 use jobs::plan::{PlannedJob, Readiness, Settled};
@@ -54,21 +54,21 @@ impl Engine {
     ) -> Result<bool, StoreError> {
         let (cluster, id) = (&recovery.record.cluster, &recovery.record.id);
         if self.store.are_done(cluster, id, &job.needs).await? {
-            return Ok(!self.store.are_done(cluster, id, [&job.name]).await?);
-        }
-        if !job.always || glimpse.failed.is_empty() {
+            if !glimpse.failed.contains(&job.name) {
+                return Ok(!self.store.are_done(cluster, id, [&job.name]).await?);
+            }
+            // It failed once; whether that still counts is for a closer look.
+        } else if !job.always || glimpse.failed.is_empty() {
+            return Ok(false);
+        } else if let Some(Readiness::Needs(open)) =
+            recovery.plan.readiness(glimpse).remove(&job.name)
+            && !self.store.are_done(cluster, id, &open).await?
+        {
+            // It begins in spite of a failure, once all that can still end has ended.
             return Ok(false);
         }
-        // It begins in spite of a failure, once all that can still end has ended.
-        match recovery.plan.readiness(glimpse).remove(&job.name) {
-            Some(Readiness::Needs(open)) if !self.store.are_done(cluster, id, &open).await? => {
-                Ok(false)
-            }
-            _ => {
-                let settled = self.store.settled(cluster, id).await?;
-                Ok(recovery.plan.is_ready(&job.name, &settled))
-            }
-        }
+        let settled = self.store.settled(cluster, id).await?;
+        Ok(recovery.plan.is_ready(&job.name, &settled))
     }
 
     /// Whether every job of a recovery is done.
@@ -146,19 +146,30 @@ impl Engine {
                 },
             )
             .await?;
+        self.free_cluster(cluster, id).await?;
+        if wrote.is_some() {
+            tracing::info!(%cluster, recovery = %id, ?outcome, "the recovery has ended");
+        }
+        Ok(())
+    }
+
+    /// Frees the cluster for the next recovery; also when whoever wrote the end of this one died before.
+    pub(super) async fn free_cluster(
+        &self,
+        cluster: &ClusterName,
+        id: &RecoveryId,
+    ) -> Result<(), StoreError> {
+        let since = self.process.now();
         self.store
             .update(&keys::active(cluster), |active: Option<ActiveRecord>| {
                 let ours = active.filter(|a| a.recovery.as_ref() == Some(id));
                 Ok::<_, StoreError>(ours.map(|_| ActiveRecord {
                     recovery: None,
-                    since: now,
+                    since,
                 }))
             })
-            .await?;
-        if wrote.is_some() {
-            tracing::info!(%cluster, recovery = %id, ?outcome, "the recovery has ended");
-        }
-        Ok(())
+            .await
+            .map(|_| ())
     }
 
     /// A message that wakes a worker for a job.

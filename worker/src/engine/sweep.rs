@@ -33,8 +33,8 @@ pub(super) enum SweepError {
 
 /// What a look at a job's record showed.
 enum Look {
-    /// It moved lately: somebody may hold it.
-    Moved,
+    /// Somebody may hold it.
+    Watch,
     /// It stands still, as it may.
     Stands,
     /// It has stood still for so long that the message for this turn must be lost.
@@ -85,7 +85,7 @@ impl Engine {
             return Ok(());
         };
         if record.finished.is_some() {
-            return Ok(());
+            return Ok(self.free_cluster(cluster, &id).await?);
         }
         let (plan, spec) = self.inputs(&record.inputs).await?;
         let recovery = Arc::new(Recovery { record, plan, spec });
@@ -126,7 +126,7 @@ impl Engine {
         let (cluster, id) = (&recovery.record.cluster, &recovery.record.id);
         let series = keys::job(cluster, id, &job.name);
         match self.look(&series, every).await {
-            Ok(Look::Moved) => {
+            Ok(Look::Watch) => {
                 self.watch(series, recovery, job).await;
                 Ok(())
             }
@@ -149,7 +149,7 @@ impl Engine {
         // Most records move, or have not stood still for long. Those need not be read.
         let version = self.store.last_version(series).await?;
         if self.unchanged_for(series, version.unwrap_or(0)).await < every {
-            return Ok(version.map_or(Look::Stands, |_| Look::Moved));
+            return Ok(version.map_or(Look::Stands, |_| Look::Watch));
         }
         let stored = self.store.read_job(series).await?;
         let version = stored.as_ref().map_or(0, |s| s.version);
@@ -157,6 +157,7 @@ impl Engine {
         let patience = match stored.map(|s| s.record) {
             // A settled job whose marker is missing is woken too: its turn writes the marker.
             Some(record) if record.status == Status::Cancelled => return Ok(Look::Stands),
+            Some(record) if record.status == Status::Running => return Ok(Look::Watch),
             Some(record) => every + self.options.lease + Duration::from_millis(record.delay_ms),
             None => every,
         };

@@ -134,6 +134,7 @@ impl Engine {
             ));
         }
         if recovery.record.finished.is_some() {
+            self.free_cluster(cluster, id).await?;
             return Ok(Leave::Ack);
         }
         let series = keys::job(cluster, id, &job.name);

@@ -30,22 +30,19 @@ pub(super) struct Charge {
 }
 
 impl Engine {
-    /// Remembers to look at a job that moved lately.
+    /// Remembers to look at a job that somebody may hold.
     pub(super) async fn watch(&self, series: Series, recovery: &Arc<Recovery>, job: &PlannedJob) {
         let (recovery, job) = (Arc::clone(recovery), job.clone());
         let mut watched = self.watched.lock().await;
         watched.insert(series, Charge { recovery, job });
     }
 
-    /// Passes the time until the next sweep with looks at what that sweep saw moving.
+    /// Passes the time until the next sweep with looks at what that sweep saw moving or held.
     pub(super) async fn watch_for(&self, time: Duration) {
         let until = Instant::now() + time;
-        loop {
+        while Instant::now() < until {
             let next = Instant::now() + self.options.lease / LOOKS;
             tokio::time::sleep_until(next.min(until)).await;
-            if next >= until {
-                return;
-            }
             let watched = self.watched.lock().await.clone();
             stream::iter(watched)
                 .map(|(series, watched)| self.look_at(series, watched))

@@ -151,13 +151,12 @@ fn hosts(place: &Place, snapshot: &Snapshot, lines: &mut Vec<String>) {
 }
 
 fn bucket(place: &Place, lines: &mut Vec<String>) -> anyhow::Result<()> {
-    let objects = place.s3.objects("");
+    let objects = versions(place, "");
     let keys: BTreeSet<String> = objects.iter().map(|(key, _)| blot(key)).collect();
     lines.extend(keys.into_iter().map(|key| format!("key {key}")));
 
     let mut series: BTreeMap<String, Vec<(String, bytes::Bytes)>> = BTreeMap::new();
-    // Versions are listed from the newest to the oldest.
-    for (key, body) in objects.into_iter().rev() {
+    for (key, body) in objects {
         let (folder, _) = key.rsplit_once('/').unwrap_or(("", &key));
         series
             .entry(folder.to_owned())
@@ -174,6 +173,10 @@ fn bucket(place: &Place, lines: &mut Vec<String>) -> anyhow::Result<()> {
             continue;
         };
         if folder == "inputs" || body.is_empty() {
+            continue;
+        }
+        if folder.starts_with("names/") {
+            lines.push(format!("{}: {}", blot(key), String::from_utf8_lossy(body)));
             continue;
         }
         let value: Value = serde_json::from_slice(body).with_context(|| key.clone())?;
@@ -203,6 +206,13 @@ fn job(
         }
     }
     Ok(())
+}
+
+/// The objects of a prefix. Versions are listed from the newest to the oldest: here the oldest comes first.
+pub fn versions(place: &Place, prefix: &str) -> Vec<(String, bytes::Bytes)> {
+    let mut objects = place.s3.objects(prefix);
+    objects.reverse();
+    objects
 }
 
 /// The state of a job, from all its versions.

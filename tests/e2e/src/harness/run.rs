@@ -13,7 +13,7 @@ use jobs::record::{JobRecord, JobVersion, RecoveryRecord, Status, Versioned};
 use tokio::time::Instant;
 
 use super::kinds::{SPEC, Scenario, scenario};
-use super::outcome::{Outcome, state};
+use super::outcome::{Outcome, state, versions};
 use super::place::Place;
 use super::point::{self, Call, Often, Point, Trouble};
 use super::queue::Parked;
@@ -314,7 +314,7 @@ impl Prepared {
 
     fn record(&self, place: &Place, job: &JobName) -> anyhow::Result<JobRecord> {
         let series = keys::job(&self.cluster, &self.recovery, job);
-        state(&place.s3.objects(series.prefix()))?.with_context(|| format!("{job} has no record"))
+        state(&versions(place, series.prefix()))?.with_context(|| format!("{job} has no record"))
     }
 
     /// No job has begun before those that it needs were done, on record.
@@ -337,7 +337,7 @@ impl Prepared {
     fn is_stuck(&self, place: &Place) -> anyhow::Result<()> {
         for job in &self.scenario.plan {
             let series = keys::job(&self.cluster, &self.recovery, &job.name);
-            let Some((_, body)) = place.s3.objects(series.prefix()).pop() else {
+            let Some((_, body)) = versions(place, series.prefix()).pop() else {
                 continue;
             };
             let version: Versioned<JobVersion> = serde_json::from_slice(&body)?;

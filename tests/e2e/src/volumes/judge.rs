@@ -305,11 +305,15 @@ impl Case<'_> {
             .skip(self.stage.commands)
         {
             let words: Vec<&str> = argv.iter().map(String::as_str).collect();
+            let words = match words.as_slice() {
+                ["timeout", "-s", "KILL", _, command @ ..] => command,
+                words => words,
+            };
             let Some(device) = words.iter().find(|word| word.starts_with("/dev/")) else {
                 continue;
             };
             let reads = matches!(
-                words.as_slice(),
+                words,
                 ["test", "-b", _]
                     | ["blkid", "-p", "-o", "export", _]
                     | ["wipefs", "--no-act", "--parsable", _]
