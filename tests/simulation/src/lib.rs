@@ -2,7 +2,7 @@
 //! queue, with machines, network, bucket and cloud that are drawn from a seed and behave badly.
 //!
 //! Everything runs in one thread on tokio's paused clock, so that minutes take milliseconds and the
-//! same seed gives the same run, event by event. [`run`] plays one seed; the laws ([`laws`]) are
+//! same seed gives the same run, event by event. [`run`] plays one seed; the laws (`laws`) are
 //! checked at each event, and at the end all faults stop and everything must come to its end.
 //!
 //! What is not simulated: sockets and TLS, the real brokers, processes (all tested elsewhere), and a

@@ -1,6 +1,6 @@
 //! What each kind of job is tried on: a small cluster, and the jobs that come before it.
 //!
-//! A new kind gets its line in [`before`]; the compiler asks for it.
+//! A new kind gets its line in `before`; the compiler asks for it.
 
 use std::collections::BTreeMap;
 

@@ -3,7 +3,7 @@
 //!
 //! A [`Scene`] is plain data that follows from a seed: two clusters, the volumes that the project
 //! holds before, what the records say about them, and what goes wrong. [`stage`] puts it into a lab,
-//! [`play`] lets the real workers recover in it, and [`judge`] compares what they did, by the logs of
+//! [`play()`] lets the real workers recover in it, and [`judge`] compares what they did, by the logs of
 //! cloud and hosts, with what was allowed.
 
 pub mod judge;
