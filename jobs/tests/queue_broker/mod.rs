@@ -81,7 +81,14 @@ impl Broker {
         std::fs::write(dir.join("extra.conf"), conf).unwrap();
         let ca = std::fs::read_to_string(dir.join("ca.pem")).unwrap();
         let url = format!("amqps://guest:guest@localhost:{port}");
-        (Broker::start_in(dir), url, ca)
+        let broker = Broker::start_in(dir);
+        // This listener opens after the other one, by which the script knows that the node is up.
+        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(60);
+        while std::net::TcpStream::connect(("127.0.0.1", port)).is_err() {
+            assert!(std::time::Instant::now() < deadline, "no TLS listener");
+            std::thread::sleep(std::time::Duration::from_millis(50));
+        }
+        (broker, url, ca)
     }
 
     fn start_in(dir: PathBuf) -> Broker {

@@ -74,10 +74,9 @@ impl Engine {
         let Some(stored) = self.store.read_job(series).await? else {
             return Ok(false);
         };
-        let owner = stored.record.owner.as_ref();
-        if stored.record.status != Status::Running
-            || owner.is_none_or(|owner| owner.worker == self.me.worker)
-        {
+        // Also a job of our own is called for: a claim whose answer was lost is in force, and no turn
+        // of ours knows of it.
+        if stored.record.status != Status::Running {
             return Ok(false);
         }
         if stored.version == version {
