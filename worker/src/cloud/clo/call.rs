@@ -133,6 +133,8 @@ impl Asked {
 
     /// A 2xx answer that cannot be understood: a change has happened then, but which?
     pub(super) fn unexpected(&self, reason: String, body: &[u8]) -> CloError {
+        // serde repeats a text that is of the wrong type, however long it is.
+        let reason = cut(&reason);
         if self.changes {
             return self.unanswered(format!("unexpected answer: {reason}"), None, None);
         }
