@@ -100,9 +100,11 @@ impl Laws {
                 }
             }
             "failed" => {
-                rest.pop();
+                // A marker of an earlier generation counts for nothing: the operator was faster.
+                let generation = rest.pop().and_then(|n| n.parse::<u32>().ok());
+                let counts = |r: &JobRecord| generation.is_none_or(|n| n >= r.generation);
                 match self.record(&name(&rest)?) {
-                    Some(record) if record.status.is_settled() => Ok(()),
+                    Some(record) if record.status.is_settled() || !counts(record) => Ok(()),
                     _ => Err(format!("{who} marked `{key}`, which is not settled")),
                 }
             }
