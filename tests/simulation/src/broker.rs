@@ -83,7 +83,8 @@ impl Call {
         ));
         if let Ok(message) = JobMessage::decode(&message.body) {
             let copies = if twice { 2 } else { 1 };
-            self.stage.law(|laws| laws.published(&message, copies));
+            let who = &self.who;
+            self.stage.law(|laws| laws.published(who, &message, copies));
         }
         self.takes_a_while().await;
         if wrong { unconfirmed } else { Ok(()) }

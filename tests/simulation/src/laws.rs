@@ -112,20 +112,26 @@ impl Laws {
         }
     }
 
-    /// A step, or a look of a wait, begins on a worker.
+    /// A step, or a look of a wait, begins on a worker whose program has these steps behind it.
     pub(crate) fn begins(
         &mut self,
         who: &str,
         job: &JobName,
         epoch: u64,
         key: &StepKey,
+        behind: &[StepKey],
     ) -> Result<(), String> {
         self.acts(who, job, epoch, key)?;
-        match self.record(job) {
-            Some(record) if record.steps.contains_key(key) => {
-                Err(format!("{who} begins `{key}` of {job}, which is on record"))
-            }
-            _ => Ok(()),
+        let steps = self.record(job).map(|record| &record.steps);
+        let recorded = |key| steps.is_some_and(|steps| steps.contains_key(key));
+        if recorded(key) {
+            return Err(format!("{who} begins `{key}` of {job}, which is on record"));
+        }
+        match behind.iter().find(|key| !recorded(key)) {
+            Some(early) => Err(format!(
+                "{who} begins `{key}` of {job}, but `{early}` before it is not on record"
+            )),
+            None => Ok(()),
         }
     }
 
@@ -153,7 +159,13 @@ impl Laws {
     }
 
     /// Messages for a job went into the queue.
-    pub(crate) fn published(&mut self, message: &JobMessage, copies: u64) -> Result<(), String> {
+    pub(crate) fn published(
+        &mut self,
+        who: &str,
+        message: &JobMessage,
+        copies: u64,
+    ) -> Result<(), String> {
+        self.is_due(who, message)?;
         let reasons = self.reasons;
         let known = self.jobs.entry(message.job.clone()).or_default();
         known.published += copies;
@@ -166,6 +178,30 @@ impl Laws {
             ));
         }
         Ok(())
+    }
+
+    /// What a message says must be on record before it is sent.
+    fn is_due(&self, who: &str, message: &JobMessage) -> Result<(), String> {
+        let word = message.id.rsplit('.').next().unwrap_or_default();
+        let early = |why: &str| Err(format!("{who} publishes {} although {why}", message.id));
+        if let Some(needed) = word.strip_prefix("after-") {
+            let called = |name: &JobName| name.as_str().replace('/', "-") == needed;
+            let needed = self.jobs.iter().find(|(name, _)| called(name));
+            let record = needed.and_then(|(_, known)| known.record.as_ref());
+            return match record {
+                // Or it was, and the operator has put it back since.
+                Some(record) if record.status.is_settled() || record.generation > 0 => Ok(()),
+                _ => early("that job is not settled"),
+            };
+        }
+        let record = self.record(&message.job);
+        match (word.parse::<u64>(), record) {
+            (Ok(turn), Some(last)) if turn > last.turn + 1 => early("the turn before has not been"),
+            (Ok(turn), Some(last)) if turn == last.turn + 1 && last.owner.is_some() => {
+                early("the turn before is not over")
+            }
+            _ => Ok(()),
+        }
     }
 
     /// A job's record.

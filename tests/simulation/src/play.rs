@@ -186,6 +186,10 @@ async fn whole(
             "messages circulate although everything is settled: {broker:?}"
         );
         tokio::time::sleep(Duration::from_secs(5)).await;
+        // Somebody has to take them: all workers may have been told to stop.
+        for machine in &machines {
+            machine.start()?;
+        }
     }
     for machine in &machines {
         machine.stop();

@@ -169,25 +169,31 @@ impl OnWorker {
         let program = self.programs.programs.get(ctx.job());
         let program = program.ok_or_else(|| JobError::fatal("there is no such program"))?;
         let mut made: Option<String> = None;
+        // The steps that this run has behind it: it may count on their being on record.
+        let mut behind: Vec<StepKey> = Vec::new();
         for (at, op) in program.iter().enumerate() {
             match op {
                 Op::Work(efforts) => {
+                    let key = |n| StepKey::of("work", format!("{at}-{n}"));
                     let steps = efforts.iter().enumerate().map(|(n, effort)| {
-                        let key = StepKey::of("work", format!("{at}-{n}"));
-                        ctx.step(key.clone(), move || self.work(ctx, key, *effort))
+                        let behind = &behind;
+                        ctx.step(key(n), move || self.work(ctx, key(n), behind, *effort))
                     });
                     try_join_all(steps).await?;
+                    behind.extend((0..efforts.len()).map(key));
                 }
                 Op::Make => {
                     let slot = slot(ctx.job(), at);
                     let name: String = ctx
                         .step(("name", at), || async {
-                            self.begins(ctx, &("name", at).into());
+                            self.begins(ctx, &("name", at).into(), &behind);
                             Ok::<_, JobError>(format!("thing-{}", self.stage().below(1 << 40)))
                         })
                         .await?;
-                    ctx.step(("make", at), || self.make(ctx, at, &slot, &name))
+                    behind.push(("name", at).into());
+                    ctx.step(("make", at), || self.make(ctx, at, &behind, &slot, &name))
                         .await?;
+                    behind.push(("make", at).into());
                     made = Some(name);
                 }
                 Op::Wait(age) => {
@@ -196,16 +202,20 @@ impl OnWorker {
                         every: Duration::from_secs(5),
                         deadline: Duration::from_secs(3600),
                     };
-                    ctx.wait(("ready", at), patience, || self.is_old(ctx, at, name, *age))
-                        .await?;
+                    ctx.wait(("ready", at), patience, || {
+                        self.is_old(ctx, at, &behind, name, *age)
+                    })
+                    .await?;
+                    behind.push(("ready", at).into());
                 }
                 Op::Trap(times) => {
-                    ctx.step(("trap", at), || self.trap(ctx, at, *times))
+                    ctx.step(("trap", at), || self.trap(ctx, at, &behind, *times))
                         .await?;
+                    behind.push(("trap", at).into());
                 }
                 Op::Fail => {
                     ctx.step(("fail", at), || async {
-                        self.begins(ctx, &("fail", at).into());
+                        self.begins(ctx, &("fail", at).into(), &behind);
                         Err::<(), _>(JobError::fatal("this program fails"))
                     })
                     .await?;
@@ -214,7 +224,7 @@ impl OnWorker {
         }
         let slots = self.programs.slots(ctx.job());
         ctx.prove("things", || async {
-            self.begins(ctx, &("prove", "things").into());
+            self.begins(ctx, &("prove", "things").into(), &behind);
             let there = slots
                 .iter()
                 .filter(|slot| !self.stage().outside.of(slot).is_empty());
@@ -223,8 +233,14 @@ impl OnWorker {
         .await
     }
 
-    async fn work(&self, ctx: &Ctx, key: StepKey, effort: Effort) -> Result<(), JobError> {
-        self.begins(ctx, &key);
+    async fn work(
+        &self,
+        ctx: &Ctx,
+        key: StepKey,
+        behind: &[StepKey],
+        effort: Effort,
+    ) -> Result<(), JobError> {
+        self.begins(ctx, &key, behind);
         tokio::time::sleep(effort.time).await;
         self.acts(ctx, &key);
         let times = self.stage().outside.count(&format!("{}/{key}", ctx.job()));
@@ -234,9 +250,16 @@ impl OnWorker {
         Ok(())
     }
 
-    async fn make(&self, ctx: &Ctx, at: usize, slot: &str, name: &str) -> Result<(), JobError> {
+    async fn make(
+        &self,
+        ctx: &Ctx,
+        at: usize,
+        behind: &[StepKey],
+        slot: &str,
+        name: &str,
+    ) -> Result<(), JobError> {
         let key = StepKey::of("make", at);
-        self.begins(ctx, &key);
+        self.begins(ctx, &key, behind);
         // An earlier turn's call may still be on its way.
         if ctx.settle().looks_before > 1 {
             tokio::time::sleep(Duration::from_millis(LATE)).await;
@@ -252,10 +275,11 @@ impl OnWorker {
         &self,
         ctx: &Ctx,
         at: usize,
+        behind: &[StepKey],
         name: &str,
         age: Duration,
     ) -> Result<Poll<()>, JobError> {
-        self.begins(ctx, &("ready", at).into());
+        self.begins(ctx, &("ready", at).into(), behind);
         match self.stage().age(name).await.map_err(retry)? {
             None => Err(JobError::fatal("what was made is not there")),
             Some(now) if now >= age => Ok(Poll::Ready(())),
@@ -263,8 +287,14 @@ impl OnWorker {
         }
     }
 
-    async fn trap(&self, ctx: &Ctx, at: usize, times: u32) -> Result<(), JobError> {
-        self.begins(ctx, &("trap", at).into());
+    async fn trap(
+        &self,
+        ctx: &Ctx,
+        at: usize,
+        behind: &[StepKey],
+        times: u32,
+    ) -> Result<(), JobError> {
+        self.begins(ctx, &("trap", at).into(), behind);
         if self.stage().outside.count(&format!("{}/trap", ctx.job())) < times {
             self.gate.end("killed by its job");
             std::future::pending::<()>().await;
@@ -277,7 +307,7 @@ impl OnWorker {
     }
 
     /// A step or look begins.
-    fn begins(&self, ctx: &Ctx, key: &StepKey) {
+    fn begins(&self, ctx: &Ctx, key: &StepKey, behind: &[StepKey]) {
         let who = self.gate.who();
         self.stage().note(format_args!(
             "{who} {} begins {key} ({})",
@@ -285,7 +315,7 @@ impl OnWorker {
             ctx.epoch()
         ));
         self.stage()
-            .law(|laws| laws.begins(who, ctx.job(), ctx.epoch(), key));
+            .law(|laws| laws.begins(who, ctx.job(), ctx.epoch(), key, behind));
     }
 
     /// A step in the middle is about to change the world.

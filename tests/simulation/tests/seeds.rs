@@ -64,8 +64,11 @@ fn heavy_whatever_goes_wrong_every_recovery_comes_to_its_end_and_no_law_is_broke
 fn seeds_that_once_failed() {
     // Begun before its pause was over, by a duplicate or by an operator's word that came again:
     // 2, 15, 22, 31, 35, 37, 54, 64, 85, 86. The end on record, the cluster never freed: 33. A job that ran in spite of a failure called itself
-    // for ever: 153. A claim whose answer was lost, held by nobody: 910. The operator forgot what had run in spite of a failure: 83.
-    const SEEDS: &[u64] = &[2, 15, 22, 31, 35, 37, 54, 64, 83, 85, 86, 33, 153, 910];
+    // for ever: 153. A claim whose answer was lost, held by nobody: 910. Faults of the simulation itself: 1899, 2050. The operator
+    // forgot what had run in spite of a failure: 83. Copies of a message that waited for a last chance, each a second: 3706.
+    const SEEDS: &[u64] = &[
+        2, 15, 22, 31, 35, 37, 54, 64, 83, 85, 86, 33, 153, 910, 1899, 2050, 3706,
+    ];
     if let Some(ended) = play(SEEDS, Options::default()) {
         panic!("{ended}");
     }

@@ -63,9 +63,6 @@ pub(super) enum TurnError {
 /// A delivery that the store keeps us from handling comes again after this time.
 const STORE_PAUSE: Duration = Duration::from_secs(5);
 
-/// A job whose last chance has to wait for another one's comes again after this time.
-const LAST_CHANCE_PAUSE: Duration = Duration::from_secs(1);
-
 impl Engine {
     /// Handles one delivery, whatever it is.
     pub(super) async fn turn(self: Arc<Self>, delivery: Delivery) {
@@ -279,7 +276,8 @@ impl Engine {
                     let alone = if is_last_chance(&record) {
                         match Arc::clone(&self.last_chances).try_lock_owned() {
                             Ok(alone) => Some(alone),
-                            Err(_) => return Ok(Leave::Again(LAST_CHANCE_PAUSE)),
+                            // Not sooner: any copy of this message comes round as often.
+                            Err(_) => return Ok(Leave::Again(self.options.lease)),
                         }
                     } else {
                         None
