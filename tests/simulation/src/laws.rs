@@ -8,11 +8,15 @@ use bytes::Bytes;
 use jobs::ids::{JobName, StepKey};
 use jobs::keys::Series;
 use jobs::message::JobMessage;
-use jobs::record::{Change, JobRecord, JobVersion, Status, Versioned};
+use jobs::record::{Change, JobRecord, JobVersion, RecoveryRecord, Status, Versioned};
 use uuid::Uuid;
 
 /// Messages that a job may have published beyond its share.
 const FREE: u64 = 12;
+
+/// How long after an operator's word a step may still begin: flags are read every 2 s; a store that
+/// does not answer makes it longer, and a lease (10 s) that cannot be renewed ends it.
+const LATE: Duration = Duration::from_secs(20);
 
 /// Everything that is known for sure.
 #[derive(Debug, Default)]
@@ -20,6 +24,8 @@ pub(crate) struct Laws {
     workers: BTreeMap<Uuid, String>,
     keys: BTreeSet<String>,
     jobs: BTreeMap<JobName, Known>,
+    /// Since when the operator wants nothing more to begin.
+    silent: Option<Duration>,
     /// Of how many messages more per job we know a reason.
     reasons: u64,
 }
@@ -35,6 +41,8 @@ struct Known {
     /// When the record was last let go.
     released: Option<Duration>,
     published: u64,
+    /// Times that the operator may still end a pause of the job.
+    calls: u64,
 }
 
 impl Laws {
@@ -48,6 +56,12 @@ impl Laws {
     /// Something went wrong that explains some messages more.
     pub(crate) fn excuse(&mut self, messages: u64) -> Result<(), String> {
         self.reasons += messages;
+        Ok(())
+    }
+
+    /// The operator wants a job to go on now, whatever it waits for.
+    pub(crate) fn called(&mut self, job: &JobName) -> Result<(), String> {
+        self.jobs.entry(job.clone()).or_default().calls += 1;
         Ok(())
     }
 
@@ -99,6 +113,14 @@ impl Laws {
                     _ => Err(format!("{who} marked `{key}` without a proof on record")),
                 }
             }
+            "recovery" => {
+                let written: Versioned<RecoveryRecord> = serde_json::from_slice(body)
+                    .map_err(|e| format!("{who} wrote a record that cannot be read: {e}"))?;
+                let flags = written.body.flags;
+                self.silent = (flags.paused.is_some() || flags.cancelled.is_some())
+                    .then(|| self.silent.unwrap_or(now));
+                Ok(())
+            }
             "failed" => {
                 // A marker of an earlier generation counts for nothing: the operator was faster.
                 let generation = rest.pop().and_then(|n| n.parse::<u32>().ok());
@@ -120,8 +142,14 @@ impl Laws {
         epoch: u64,
         key: &StepKey,
         behind: &[StepKey],
+        now: Duration,
     ) -> Result<(), String> {
         self.acts(who, job, epoch, key)?;
+        if let Some(late) = self.silent.and_then(|since| now.checked_sub(since + LATE)) {
+            return Err(format!(
+                "{who} begins `{key}` of {job} {late:?} too late: the operator said stop"
+            ));
+        }
         let steps = self.record(job).map(|record| &record.steps);
         let recorded = |key| steps.is_some_and(|steps| steps.contains_key(key));
         if recorded(key) {
@@ -251,10 +279,13 @@ impl Known {
                     Some(1) => {
                         let rested = self.released.map(|at| now.saturating_sub(at));
                         let pause = Duration::from_millis(last.delay_ms);
-                        if matches!(last.status, Status::Retrying | Status::Waiting)
+                        // What is only settled does not run before its time.
+                        if next.owner.is_some()
+                            && matches!(last.status, Status::Retrying | Status::Waiting)
                             && rested.is_some_and(|rested| rested < pause)
                         {
-                            return Err(format!("claimed after {rested:?} of {pause:?}"));
+                            let early = format!("claimed after {rested:?} of {pause:?}");
+                            self.calls = self.calls.checked_sub(1).ok_or(early)?;
                         }
                     }
                     _ => return Err(format!("epoch {} after {}", next.epoch, last.epoch)),

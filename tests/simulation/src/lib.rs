@@ -9,7 +9,7 @@
 //! freeze in the middle of a poll: workers are frozen and killed at awaits.
 //!
 //! Reading order: `play` (one run), `chaos` (what goes wrong), `laws` (what must hold), `program`
-//! (what the jobs do), then the parts of the world: `machine`, `link`, `broker`, `bucket`, `outside`.
+//! (what the jobs do), `operator` (who began it), then the parts of the world: `machine`, `link`, `broker`, `bucket`, `outside`.
 
 mod broker;
 mod bucket;
@@ -17,6 +17,7 @@ mod chaos;
 mod laws;
 mod link;
 mod machine;
+mod operator;
 mod outside;
 mod play;
 mod program;

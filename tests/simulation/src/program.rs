@@ -314,8 +314,9 @@ impl OnWorker {
             ctx.job(),
             ctx.epoch()
         ));
+        let now = self.stage().elapsed();
         self.stage()
-            .law(|laws| laws.begins(who, ctx.job(), ctx.epoch(), key, behind));
+            .law(|laws| laws.begins(who, ctx.job(), ctx.epoch(), key, behind, now));
     }
 
     /// A step in the middle is about to change the world.

@@ -25,7 +25,6 @@ impl Engine {
         held: Held,
         ended: Result<Proven, JobError>,
         delivery: &Delivery,
-        series: &keys::Series,
     ) -> Result<Leave, TurnError> {
         let mut record = held.record.clone();
         let (event, delay) = self.judge(&mut record, &ended);
@@ -91,27 +90,23 @@ impl Engine {
                     .failure
                     .as_ref()
                     .map_or_else(String::new, ToString::to_string);
-                self.after_failure(recovery, job, delivery, series, reason)
+                self.after_failure(recovery, job, delivery, record.generation, reason)
                     .await
             }
         }
     }
 
-    /// A failed job's marker, what may run all the same, and its message in the dead queue.
+    /// A failed job's marker, what may run all the same, and its message in the dead queue. The
+    /// generation is that of the failure: an operator may have put the job back meanwhile.
     pub(super) async fn after_failure(
         &self,
         recovery: &Recovery,
         job: &PlannedJob,
         delivery: &Delivery,
-        series: &keys::Series,
+        generation: u32,
         reason: String,
     ) -> Result<Leave, TurnError> {
         let (cluster, id) = (&recovery.record.cluster, &recovery.record.id);
-        let generation = self
-            .store
-            .read_job(series)
-            .await?
-            .map_or(0, |stored| stored.record.generation);
         self.store
             .mark_failed(cluster, id, &job.name, generation)
             .await?;
@@ -119,7 +114,8 @@ impl Engine {
         Ok(Leave::Dead(reason))
     }
 
-    /// Settles a job without running it. `false` when somebody else wrote first.
+    /// Settles a job without running it; says in which generation. `None` when somebody else wrote
+    /// first.
     pub(super) async fn settle_unrun(
         &self,
         series: &keys::Series,
@@ -128,7 +124,7 @@ impl Engine {
         event: Event,
         reason: &str,
         step: Option<StepKey>,
-    ) -> Result<bool, StoreError> {
+    ) -> Result<Option<u32>, StoreError> {
         let version = stored.as_ref().map_or(0, |s| s.version) + 1;
         let mut record = stored.map_or_else(
             || JobRecord::new(job.name.clone(), job.payload.clone()),
@@ -152,10 +148,9 @@ impl Engine {
             host: self.me.host.clone(),
         });
         tracing::error!(status = %record.status, reason, "job settled without a turn");
-        Ok(self
-            .store
-            .append(series, version, &JobVersion::Full(Box::new(record)))
-            .await?
-            == Appended::Won)
+        let generation = record.generation;
+        let full = JobVersion::Full(Box::new(record));
+        let won = self.store.append(series, version, &full).await? == Appended::Won;
+        Ok(won.then_some(generation))
     }
 }

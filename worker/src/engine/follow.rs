@@ -114,7 +114,12 @@ impl Engine {
                 Some(s) if self.is_held(&series, &s).await => return Ok(true),
                 Some(s) => s.record,
             };
-            if record.release(Event::Cancel, self.process.now()).is_err() {
+            // Claimed and released in one version: whoever held it before is fenced off.
+            let now = self.process.now();
+            let settled = record
+                .claim(self.me.clone(), now)
+                .and_then(|()| record.release(Event::Cancel, now));
+            if settled.is_err() {
                 return Ok(false);
             }
             let full = JobVersion::Full(Box::new(record));

@@ -222,19 +222,13 @@ impl Engine {
                         "the worker process crashed {} times in a row {place}",
                         super::decide::MOST_CRASHES
                     );
-                    if self
-                        .settle_unrun(
-                            &series,
-                            stored,
-                            &job,
-                            Event::Quarantine,
-                            &reason,
-                            at.into_iter().next(),
-                        )
+                    let step = at.into_iter().next();
+                    if let Some(generation) = self
+                        .settle_unrun(&series, stored, &job, Event::Quarantine, &reason, step)
                         .await?
                     {
                         return self
-                            .after_failure(&recovery, &job, delivery, &series, reason)
+                            .after_failure(&recovery, &job, delivery, generation, reason)
                             .await;
                     }
                 }
@@ -243,18 +237,18 @@ impl Engine {
                         "recorded steps are not known to this build: {}",
                         steps.join(", ")
                     );
-                    if self
+                    if let Some(generation) = self
                         .settle_unrun(&series, stored, &job, Event::Park, &reason, None)
                         .await?
                     {
                         return self
-                            .after_failure(&recovery, &job, delivery, &series, reason)
+                            .after_failure(&recovery, &job, delivery, generation, reason)
                             .await;
                     }
                 }
                 Decision::Claim if record.is_some_and(|r| !wake.is_due(r)) => {
                     tracing::debug!("its next turn has a message of its own");
-                    return Ok(match record.filter(|r| wake.may_be_the_last(r)) {
+                    return Ok(match record.filter(|r| wake.may_be_all_there_is(r)) {
                         Some(record) => Leave::Instead(
                             Call::Turn(record.turn + 1),
                             Duration::from_millis(record.delay_ms),
@@ -387,7 +381,7 @@ impl Engine {
                 return Ok(Leave::Untouched);
             }
         };
-        self.end_turn(&recovery, &job, held, ended, &wake.delivery, &series)
+        self.end_turn(&recovery, &job, held, ended, &wake.delivery)
             .await
     }
 

@@ -29,6 +29,8 @@ pub(super) enum Call {
     Turn(u64),
     /// It watches over the turn of this epoch.
     Watch(u64),
+    /// A job that this one needs has ended.
+    After,
     /// An operator wants the job to go on now.
     Operator,
 }
@@ -42,7 +44,7 @@ impl Call {
         let last = id.rsplit('.').next().unwrap_or_default();
         let number = |text: &str| text.parse().ok();
         if last.starts_with(AFTER) {
-            return Self::Turn(1);
+            return Self::After;
         }
         let turn = number(last.strip_prefix(SWEEP).unwrap_or(last)).map(Self::Turn);
         let watch = || Some(Self::Watch(number(last.strip_prefix(WATCH)?)?));
@@ -54,7 +56,7 @@ impl Call {
         format!("{SWEEP}{turn}")
     }
 
-    /// The word for the first turn of a job that needed `name`.
+    /// The word for a job that needed `name`.
     pub(super) fn after(name: &JobName) -> String {
         format!("{AFTER}{}", name.as_str().replace('/', "-"))
     }
@@ -63,6 +65,7 @@ impl Call {
         match self {
             Self::Turn(turn) => turn.to_string(),
             Self::Watch(epoch) => format!("{WATCH}{epoch}"),
+            Self::After => AFTER.into(),
             Self::Operator => "post".into(),
         }
     }
@@ -76,7 +79,7 @@ impl Call {
             || record.delay_ms == 0
             || match self {
                 Self::Turn(turn) => turn > record.turn,
-                Self::Watch(_) => false,
+                Self::Watch(_) | Self::After => false,
                 Self::Operator => !again,
             }
     }
@@ -102,6 +105,12 @@ impl Wake {
     /// Whether it may begin the next turn of a job that nobody holds.
     pub(super) fn is_due(&self, record: &JobRecord) -> bool {
         self.call().is_due(record, self.delivery.redelivered)
+    }
+
+    /// Whether the message for the next turn of a job that pauses may be gone. One that came while
+    /// the job waited for its needs once more (an operator had put them back) has died.
+    pub(super) fn may_be_all_there_is(&self, record: &JobRecord) -> bool {
+        self.may_be_the_last(record) || self.call() == Call::After
     }
 
     /// Whether the job may have no other message than this one.
@@ -209,10 +218,10 @@ mod tests {
         };
         check("7", Call::Turn(7));
         check("sweep-3", Call::Turn(3));
-        check("after-provision-test-web-1", Call::Turn(1));
+        check("after-provision-test-web-1", Call::After);
         check("watch-5", Call::Watch(5));
         check("post-1f3c0a", Call::Operator);
-        for call in [Call::Turn(4), Call::Watch(2), Call::Operator] {
+        for call in [Call::Turn(4), Call::Watch(2), Call::After, Call::Operator] {
             check(&call.word(), call);
         }
         check(&Call::swept(9), Call::Turn(9));
@@ -238,7 +247,7 @@ mod tests {
         let due = |call: Call, again| call.is_due(&record, again);
         assert!(due(Call::Turn(2), true) && due(Call::Operator, false));
         assert!(!due(Call::Operator, true), "its turn has been");
-        for surplus in [Call::Turn(1), Call::Turn(0), Call::Watch(1)] {
+        for surplus in [Call::Turn(1), Call::Turn(0), Call::Watch(1), Call::After] {
             assert!(!due(surplus, false), "{surplus:?}");
         }
     }
