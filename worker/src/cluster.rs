@@ -102,7 +102,7 @@ impl<'a> Cluster<'a> {
         match self.store.create(&key, ours.into()).await? {
             Created::New => Ok(()),
             Created::Exists(other) => Err(JobError::needs_approval(format!(
-                "the name `{name}` belongs to cluster `{}` of the same project: rename the group or the disk (if that cluster is no more, delete `{key}` in the bucket)",
+                "the name `{name}` belongs to cluster `{}` of the same project: give ours another one in the spec (if that cluster is no more, delete `{key}` in the bucket)",
                 String::from_utf8_lossy(&other)
             ))),
         }

@@ -129,7 +129,7 @@ impl Queue for InProcess {
         let mut state = self.shared.lock();
         let client = state.client(self.client);
         if client.closed {
-            return Err(closed("consume"));
+            return Err(QueueError::closed("consume"));
         }
         let lost = client.connection.child_token();
         Ok(Box::new(InProcessConsumer {
@@ -196,7 +196,7 @@ impl Consumer for InProcessConsumer {
                 let mut state = shared.lock();
                 let client = state.client(self.client);
                 if client.closed {
-                    return Err(closed("consume"));
+                    return Err(QueueError::closed("consume"));
                 }
                 if self.lost.is_cancelled() {
                     self.lost = client.connection.child_token();
@@ -391,7 +391,7 @@ impl Shared {
         self.change(|state| {
             let client = state.client(client);
             if client.closed {
-                return Err(closed("publish"));
+                return Err(QueueError::closed("publish"));
             }
             if client.away {
                 return Err(QueueError::Unreachable {
@@ -510,13 +510,6 @@ impl State {
             std::mem::take(&mut client.connection).cancel();
         }
         self.give_back(|_| true);
-    }
-}
-
-fn closed(doing: &'static str) -> QueueError {
-    QueueError::Unreachable {
-        doing,
-        reason: "the queue was closed".to_owned(),
     }
 }
 

@@ -14,6 +14,7 @@ use bytes::Bytes;
 use tokio_util::sync::CancellationToken;
 
 pub mod conformance;
+mod deliveries;
 mod in_process;
 mod rabbit;
 mod sqs;
@@ -107,6 +108,23 @@ pub enum QueueError {
         /// The broker's words.
         reason: String,
     },
+}
+
+impl QueueError {
+    fn closed(doing: &'static str) -> QueueError {
+        QueueError::Unreachable {
+            doing,
+            reason: "the queue was closed".to_owned(),
+        }
+    }
+
+    /// A consumer tries on after this one.
+    fn passes(&self) -> bool {
+        matches!(
+            self,
+            QueueError::Unreachable { .. } | QueueError::Unconfirmed { .. }
+        )
+    }
 }
 
 impl Outgoing {

@@ -24,6 +24,7 @@ use std::time::Duration;
 
 use aws_sdk_s3::Client;
 use aws_sdk_s3::config::SharedHttpClient;
+use aws_sdk_s3::operation::list_objects_v2::ListObjectsV2Output;
 use aws_sdk_s3::operation::put_object::PutObjectError;
 use aws_sdk_s3::primitives::ByteStream;
 use backon::{BackoffBuilder, ExponentialBuilder, Retryable};
@@ -50,6 +51,35 @@ pub enum Created {
     New,
     /// Somebody else's object is there; this is what it says.
     Exists(Bytes),
+}
+
+/// What one page of a list is to hold.
+#[derive(Default)]
+struct Ask<'a> {
+    start_after: Option<&'a str>,
+    delimiter: Option<&'a str>,
+    token: Option<&'a str>,
+    most: Option<i32>,
+}
+
+/// Where the next page begins, if there is one.
+fn next_page(
+    page: &ListObjectsV2Output,
+    this: Option<String>,
+    prefix: &str,
+) -> Result<Option<String>, StoreError> {
+    match (page.is_truncated(), page.next_continuation_token()) {
+        (Some(true), Some(next)) if this.as_deref() != Some(next) => Ok(Some(next.to_owned())),
+        // More, but not where; or the same page again.
+        (Some(true), _) => Err(paging(prefix)),
+        _ => Ok(None),
+    }
+}
+
+fn paging(prefix: &str) -> StoreError {
+    StoreError::Paging {
+        prefix: prefix.to_owned(),
+    }
 }
 
 /// How often a call is repeated before it is an error. Waits 50 ms to 5 s between tries, with jitter:
@@ -166,49 +196,23 @@ impl Store {
         start_after: Option<&str>,
     ) -> Result<Vec<String>, StoreError> {
         let mut keys = Vec::new();
-        let mut token: Option<String> = None;
+        let mut token = None;
         loop {
-            let page = || async {
-                let request = self
-                    .client
-                    .list_objects_v2()
-                    .bucket(&self.bucket)
-                    .prefix(self.full(prefix));
-                let request = request.set_start_after(start_after.map(|key| self.full(key)));
-                request
-                    .set_continuation_token(token.clone())
-                    .send()
-                    .await
-                    .map_err(classify)
+            let ask = Ask {
+                start_after,
+                token: token.as_deref(),
+                ..Ask::default()
             };
-            let page = page
-                .retry(backoff())
-                .when(Failed::is_unclear)
-                .await
-                .map_err(|f| f.during("list", prefix))?;
-            let names = page.contents().iter().filter_map(|object| object.key());
-            keys.extend(
-                names
-                    .filter_map(|key| key.strip_prefix(&self.prefix))
-                    .map(str::to_owned),
-            );
+            let page = self.ask(prefix, &ask).await?;
+            keys.extend(self.keys_in(&page));
             // The last version of a record is the last key, and a page that comes twice would go on
             // for ever.
             if !keys.is_sorted_by(|one, next| one < next) {
-                return Err(StoreError::Paging {
-                    prefix: prefix.to_owned(),
-                });
+                return Err(paging(prefix));
             }
-            match (page.is_truncated(), page.next_continuation_token()) {
-                (Some(true), Some(next)) if token.as_deref() != Some(next) => {
-                    token = Some(next.to_owned())
-                }
-                (Some(true), _) => {
-                    return Err(StoreError::Paging {
-                        prefix: prefix.to_owned(),
-                    });
-                }
-                _ => return Ok(keys),
+            token = next_page(&page, token, prefix)?;
+            if token.is_none() {
+                return Ok(keys);
             }
         }
     }
@@ -221,76 +225,70 @@ impl Store {
         start_after: Option<&str>,
         most: i32,
     ) -> Result<Vec<String>, StoreError> {
-        let page = || async {
-            self.client
-                .list_objects_v2()
-                .bucket(&self.bucket)
-                .prefix(self.full(prefix))
-                .set_start_after(start_after.map(|key| self.full(key)))
-                .max_keys(most)
-                .send()
-                .await
-                .map_err(classify)
+        let ask = Ask {
+            start_after,
+            most: Some(most),
+            ..Ask::default()
         };
-        let page = page
-            .retry(backoff())
-            .when(Failed::is_unclear)
-            .await
-            .map_err(|f| f.during("list", prefix))?;
-        let names = page.contents().iter().filter_map(|object| object.key());
-        let keys: Vec<String> = names
-            .filter_map(|key| key.strip_prefix(&self.prefix))
-            .map(str::to_owned)
-            .collect();
-        if keys.is_empty() && page.is_truncated() == Some(true) {
-            let prefix = prefix.to_owned();
-            return Err(StoreError::Paging { prefix });
+        let page = self.ask(prefix, &ask).await?;
+        let keys: Vec<String> = self.keys_in(&page).collect();
+        match keys.is_empty() && page.is_truncated() == Some(true) {
+            true => Err(paging(prefix)),
+            false => Ok(keys),
         }
-        Ok(keys)
     }
 
     /// The names directly below `prefix` that have something below them, without the closing `/`.
     pub async fn list_folders(&self, prefix: &str) -> Result<Vec<String>, StoreError> {
+        let full = self.full(prefix);
         let mut names = Vec::new();
-        let mut token: Option<String> = None;
+        let mut token = None;
         loop {
-            let page = || async {
-                let request = self
-                    .client
-                    .list_objects_v2()
-                    .bucket(&self.bucket)
-                    .prefix(self.full(prefix));
-                request
-                    .delimiter("/")
-                    .set_continuation_token(token.clone())
-                    .send()
-                    .await
-                    .map_err(classify)
+            let ask = Ask {
+                delimiter: Some("/"),
+                token: token.as_deref(),
+                ..Ask::default()
             };
-            let page = page
-                .retry(backoff())
-                .when(Failed::is_unclear)
-                .await
-                .map_err(|f| f.during("list", prefix))?;
-            let full = self.full(prefix);
+            let page = self.ask(prefix, &ask).await?;
             let folders = page.common_prefixes().iter().filter_map(|p| p.prefix());
             names.extend(
                 folders
                     .filter_map(|p| p.strip_prefix(&full))
                     .map(|p| p.trim_end_matches('/').to_owned()),
             );
-            match (page.is_truncated(), page.next_continuation_token()) {
-                (Some(true), Some(next)) if token.as_deref() != Some(next) => {
-                    token = Some(next.to_owned())
-                }
-                (Some(true), _) => {
-                    return Err(StoreError::Paging {
-                        prefix: prefix.to_owned(),
-                    });
-                }
-                _ => return Ok(names),
+            token = next_page(&page, token, prefix)?;
+            if token.is_none() {
+                return Ok(names);
             }
         }
+    }
+
+    /// One page of a list.
+    async fn ask(&self, prefix: &str, ask: &Ask<'_>) -> Result<ListObjectsV2Output, StoreError> {
+        let page = || async {
+            self.client
+                .list_objects_v2()
+                .bucket(&self.bucket)
+                .prefix(self.full(prefix))
+                .set_start_after(ask.start_after.map(|key| self.full(key)))
+                .set_delimiter(ask.delimiter.map(str::to_owned))
+                .set_continuation_token(ask.token.map(str::to_owned))
+                .set_max_keys(ask.most)
+                .send()
+                .await
+                .map_err(classify)
+        };
+        page.retry(backoff())
+            .when(Failed::is_unclear)
+            .await
+            .map_err(|f| f.during("list", prefix))
+    }
+
+    fn keys_in(&self, page: &ListObjectsV2Output) -> impl Iterator<Item = String> {
+        let names = page.contents().iter().filter_map(|object| object.key());
+        names
+            .filter_map(|key| key.strip_prefix(&self.prefix))
+            .map(str::to_owned)
     }
 
     /// Deletes the probe's own objects; nothing else is ever deleted.

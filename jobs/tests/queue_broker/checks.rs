@@ -36,33 +36,12 @@ async fn delete_queues(url: &str, queue: &str) {
     let connection = Connection::connect(url, ConnectionProperties::default())
         .await
         .unwrap();
-    let waits = [
-        100,
-        250,
-        500,
-        1_000,
-        2_000,
-        5_000,
-        10_000,
-        30_000,
-        60_000,
-        120_000,
-        300_000,
-        600_000,
-        1_800_000,
-        3_600_000,
-        7_200_000,
-        21_600_000,
-        43_200_000,
-        86_400_000,
-        604_800_000_u64,
-    ];
-    let waits = waits.map(|ms| format!("{queue}.wait.{ms}"));
     let channel = connection.create_channel().await.unwrap();
-    for name in waits
-        .into_iter()
-        .chain([queue.to_owned(), format!("{queue}.dead")])
-    {
+    let config = RabbitConfig {
+        queue: queue.to_owned(),
+        ..RabbitConfig::new(url)
+    };
+    for name in config.queues() {
         // Deleting an absent queue is not an error.
         let options = QueueDeleteOptions::default();
         channel.queue_delete(name.into(), options).await.unwrap();

@@ -52,8 +52,7 @@ async fn once(broker: &Broker) -> anyhow::Result<f64> {
     };
     let begun = begin(&store, broker.queue.as_ref(), SPEC, Some(vec![job])).await?;
     let (pid, epoch) = owner(&begun, 0).await?;
-    // Let it take some steps.
-    tokio::time::sleep(Duration::from_secs(1)).await;
+    steps(&begun, 50).await?;
     let at = workers
         .iter()
         .position(|w| w.0.id() == pid)
@@ -78,6 +77,23 @@ async fn once(broker: &Broker) -> anyhow::Result<f64> {
     drop(workers);
     sandbox.stop().await?;
     Ok(took)
+}
+
+/// Waits until so many steps are recorded: the worker runs at its usual speed.
+async fn steps(begun: &Begun, wanted: usize) -> anyhow::Result<()> {
+    let began = Instant::now();
+    while begun
+        .record("demo")
+        .await?
+        .is_none_or(|r| r.steps.len() < wanted)
+    {
+        ensure!(
+            began.elapsed() < Duration::from_secs(60),
+            "no {wanted} steps within a minute"
+        );
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    Ok(())
 }
 
 /// The process that holds the job in an epoch after `epoch`.

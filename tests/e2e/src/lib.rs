@@ -8,6 +8,7 @@ pub mod lab;
 pub mod processes;
 pub mod recovery;
 pub mod scanner;
+mod script;
 pub mod site;
 pub mod sqs;
 pub mod store_conformance;

@@ -5,7 +5,6 @@ use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
@@ -16,7 +15,7 @@ use sandbox::world::Sandbox;
 use tokio::process::{Child, Command};
 use tokio::time::{Instant, sleep, timeout};
 
-const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../rabbitmq");
+use crate::script::Script;
 
 /// No verb of the script takes longer on any machine.
 const SCRIPT_TIME: Duration = Duration::from_secs(180);
@@ -27,7 +26,7 @@ const TAIL: usize = 60;
 /// A RabbitMQ node of one's own. Dropping it ends the node and removes its data.
 #[derive(Debug)]
 pub struct Broker {
-    dir: PathBuf,
+    script: Script,
     url: String,
 }
 
@@ -57,24 +56,15 @@ impl Broker {
 
     /// Starts one with these Erlang terms, and these lines after its own configuration.
     async fn with(terms: &str, lines: &str) -> anyhow::Result<Self> {
-        static COUNTER: AtomicU32 = AtomicU32::new(0);
-        let number = COUNTER.fetch_add(1, Ordering::Relaxed);
-        // tests/run sweeps up directories of this name.
-        let dir = format!("rekindle-broker-e2e-{}-{number}", std::process::id());
-        let mut broker = Self {
-            dir: std::env::temp_dir().join(dir),
-            url: String::new(),
-        };
-        std::fs::create_dir_all(&broker.dir)?;
+        let script = Script::new("rabbitmq", "rekindle-broker", SCRIPT_TIME);
+        std::fs::create_dir_all(script.dir())?;
         for (file, text) in [("advanced.config", terms), ("extra.conf", lines)] {
             if !text.is_empty() {
-                std::fs::write(broker.dir.join(file), text)?;
+                std::fs::write(script.dir().join(file), text)?;
             }
         }
-        let said = broker.script("start").await?;
-        let url = said.lines().find_map(|line| line.strip_prefix("AMQP_URL="));
-        broker.url = url.context("the script prints no URL")?.to_owned();
-        Ok(broker)
+        let url = script.start("AMQP_URL").await?;
+        Ok(Self { script, url })
     }
 
     /// Where it listens, with user and password.
@@ -89,44 +79,17 @@ impl Broker {
 
     /// Ends it as a power cut would.
     pub async fn kill9(&self) -> anyhow::Result<()> {
-        self.script("kill").await.map(|_| ())
+        self.script.run("kill").await.map(|_| ())
     }
 
     /// Starts it again: same port, same data.
     pub async fn restart(&self) -> anyhow::Result<()> {
-        self.script("restart").await.map(|_| ())
+        self.script.run("restart").await.map(|_| ())
     }
 
     /// Ends it and starts it again on the same port, without any data.
     pub async fn wipe(&self) -> anyhow::Result<()> {
-        self.script("wipe").await.map(|_| ())
-    }
-
-    async fn script(&self, verb: &str) -> anyhow::Result<String> {
-        let mut script = Command::new(SCRIPT);
-        script
-            .arg(verb)
-            .arg(&self.dir)
-            .env("WITH_PID", std::process::id().to_string())
-            .stdin(Stdio::null());
-        let ended = timeout(SCRIPT_TIME, script.output()).await;
-        let out = ended.with_context(|| format!("tests/rabbitmq {verb} does not end"))??;
-        let words = String::from_utf8_lossy(&out.stderr);
-        ensure!(out.status.success(), "tests/rabbitmq {verb}: {words}");
-        Ok(String::from_utf8(out.stdout)?)
-    }
-}
-
-impl Drop for Broker {
-    fn drop(&mut self) {
-        let stop = std::process::Command::new(SCRIPT)
-            .arg("stop")
-            .arg(&self.dir)
-            .status();
-        if stop.is_ok_and(|status| status.success()) {
-            // What stays is swept up by tests/run.
-            let _ = std::fs::remove_dir_all(&self.dir);
-        }
+        self.script.run("wipe").await.map(|_| ())
     }
 }
 

@@ -1,10 +1,8 @@
 //! Where a heavy test over SQS takes place: a sandbox, an emulator of SQS of its own
 //! (tests/ministack), and workers as processes.
 
-use std::path::PathBuf;
 use std::process::Stdio;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
@@ -16,8 +14,7 @@ use tokio::time::timeout;
 
 use crate::processes::{Workers, program};
 use crate::recovery::{Begun, SPEC, begin};
-
-const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../ministack");
+use crate::script::Script;
 
 /// The first start on a machine installs it.
 const SCRIPT_TIME: Duration = Duration::from_secs(300);
@@ -32,31 +29,22 @@ const SECRET: &str = "test-secret";
 /// An emulator of one's own. Dropping it ends it.
 #[derive(Debug)]
 pub struct Emulator {
-    dir: PathBuf,
+    script: Script,
     endpoint: String,
 }
 
 impl Emulator {
     /// Starts one on a free port.
     pub async fn start() -> anyhow::Result<Self> {
-        static COUNTER: AtomicU32 = AtomicU32::new(0);
-        let number = COUNTER.fetch_add(1, Ordering::Relaxed);
-        // tests/run sweeps up directories of this name.
-        let dir = format!("rekindle-ministack-e2e-{}-{number}", std::process::id());
-        let mut emulator = Self {
-            dir: std::env::temp_dir().join(dir),
-            endpoint: String::new(),
-        };
-        let said = emulator.script("start").await?;
-        let endpoint = said.lines().find_map(|l| l.strip_prefix("SQS_ENDPOINT="));
-        emulator.endpoint = endpoint.context("the script prints no URL")?.to_owned();
-        Ok(emulator)
+        let script = Script::new("ministack", "rekindle-ministack", SCRIPT_TIME);
+        let endpoint = script.start("SQS_ENDPOINT").await?;
+        Ok(Self { script, endpoint })
     }
 
     /// Ends it as a power cut would and starts it again on the same port, without what it held.
     pub async fn wipe(&self) -> anyhow::Result<()> {
-        self.script("kill").await?;
-        self.script("restart").await.map(|_| ())
+        self.script.run("kill").await?;
+        self.script.run("restart").await.map(|_| ())
     }
 
     /// The work queue as an operator's command line sees it.
@@ -78,31 +66,6 @@ impl Emulator {
             ("SQS_ACCESS_KEY", ACCESS),
             ("SQS_SECRET_KEY", SECRET),
         ]
-    }
-
-    async fn script(&self, verb: &str) -> anyhow::Result<String> {
-        let mut script = Command::new(SCRIPT);
-        script
-            .arg(verb)
-            .arg(&self.dir)
-            .env("WITH_PID", std::process::id().to_string())
-            .stdin(Stdio::null());
-        let ended = timeout(SCRIPT_TIME, script.output()).await;
-        let out = ended.with_context(|| format!("tests/ministack {verb} does not end"))??;
-        let words = String::from_utf8_lossy(&out.stderr);
-        ensure!(out.status.success(), "tests/ministack {verb}: {words}");
-        Ok(String::from_utf8(out.stdout)?)
-    }
-}
-
-impl Drop for Emulator {
-    fn drop(&mut self) {
-        let mut stop = std::process::Command::new(SCRIPT);
-        let stopped = stop.arg("stop").arg(&self.dir).status();
-        if stopped.is_ok_and(|status| status.success()) {
-            // What stays is swept up by tests/run.
-            let _ = std::fs::remove_dir_all(&self.dir);
-        }
     }
 }
 

@@ -8,7 +8,7 @@ use e2e::lab::{LONG, Lab, quick, small, steps_are_recorded_once, until};
 use e2e::recovery::Begun;
 use jobs::ids::NodeName;
 use jobs::plan::{DEFAULT_PLAN, PlanFile, PlannedJob};
-use jobs::record::Status;
+use jobs::record::{Origin, Status};
 use jobs::spec::ClusterSpec;
 use sandbox::clo::{CloOptions, Fault, Foreign, Operation};
 use sandbox::world::Options;
@@ -150,7 +150,42 @@ async fn a_server_whose_create_nobody_lived_to_see_answered_is_found_with_its_ho
 #[tokio::test(flavor = "multi_thread")]
 async fn a_volume_whose_create_nobody_lived_to_see_answered_is_found() -> anyhow::Result<()> {
     let lab = killed_in_the_middle_of(Operation::CreateVolume, Operation::ListVolumes).await?;
-    assert_eq!(lab.data_volumes().len(), 1);
+    let [volume] = lab.data_volumes().try_into().expect("one volume");
+    let cluster = "test".parse()?;
+    let volume = lab.cluster(&cluster).volume(&volume.id).await?.unwrap();
+    assert!(
+        matches!(volume.origin, Origin::CreatedBlank { .. }),
+        "made after the decision to make it: {volume:?}"
+    );
+    lab.sandbox.stop().await
+}
+
+/// The list shows it only when the decision to make one is on record. What is adopted is never
+/// formatted (`flaw_06`).
+#[tokio::test(flavor = "multi_thread")]
+async fn a_volume_that_the_list_hid_at_first_is_adopted() -> anyhow::Result<()> {
+    let lab = Lab::start().await?;
+    lab.sandbox
+        .clo
+        .foreign(Foreign {
+            volumes: vec![("test-cache-1-data".into(), 10)],
+            ..Foreign::default()
+        })
+        .await?;
+    let id = lab.sandbox.clo.snapshot().volumes[0].id.clone();
+    let faults = lab.sandbox.clo.faults();
+    faults.add(Fault::on(Operation::ListVolumes).hide_newest());
+    let worker = lab.worker().await?;
+    let begun = begin_the_cache(&lab).await?;
+    begun.finished(LONG).await?;
+    worker.stop().await?;
+    unused(&lab);
+    let volume = lab.cluster(&begun.cluster).volume(&id).await?.unwrap();
+    assert!(
+        matches!(volume.origin, Origin::Adopted { .. }),
+        "{volume:?}"
+    );
+    assert_eq!(lab.sandbox.clo.effects(Operation::CreateVolume), 0);
     lab.sandbox.stop().await
 }
 

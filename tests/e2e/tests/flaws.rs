@@ -572,6 +572,28 @@ async fn flaw_24_the_load_balancer_is_adopted_and_only_its_rules_change() -> any
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn flaw_24_another_clusters_load_balancer_is_left_alone() -> anyhow::Result<()> {
+    let lab = Lab::start().await?;
+    let theirs = recovered(&lab, &small("theirs")).await?;
+    let cluster = lab.cluster(&theirs.cluster);
+    let balancer = cluster.load_balancer().await?.unwrap();
+    let before = lab.sandbox.clo.snapshot().balancers;
+
+    let same_name = format!("load_balancer: {{ name: {} }}", balancer.name);
+    let spec = small("ours").replace("load_balancer: {}", &same_name);
+    let worker = lab.worker().await?;
+    let begun = lab.recover(&spec).await?;
+    let record = begun
+        .reaches("load-balancer", &[Status::NeedsApproval], LONG)
+        .await?;
+    let text = record.failure.unwrap().to_string();
+    assert!(text.contains("belongs to cluster `theirs`"), "{text}");
+    worker.stop().await?;
+    assert_eq!(lab.sandbox.clo.snapshot().balancers, before);
+    lab.sandbox.stop().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn flaw_25_the_load_balancers_address_never_stands_in_a_node() -> anyhow::Result<()> {
     let lab = Lab::start().await?;
     for disaster in [false, true] {

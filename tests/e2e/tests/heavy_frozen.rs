@@ -151,6 +151,8 @@ async fn heavy_worker_frozen_for_less_than_its_lease_goes_on() -> anyhow::Result
     workers.spawn()?;
     let programs = programs(first).await?;
     workers.freeze(first)?;
+    // The other one sweeps once a second and finds nothing to do: what does not happen cannot be
+    // waited for.
     sleep(Duration::from_secs(2)).await;
     for pid in &programs {
         ensure!(is_running(*pid), "the program of a short freeze is gone");

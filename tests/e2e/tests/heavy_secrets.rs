@@ -231,12 +231,17 @@ async fn heavy_no_secret_is_anywhere_after_a_recovery_with_faults() -> anyhow::R
     }
     let second = workers.spawn()?;
     *pids.lock().unwrap_or_else(PoisonError::into_inner) = workers.pids();
-    tokio::time::sleep(Duration::from_secs(2)).await;
-    hosts.faults().sshd("test-master-1", None);
     let retry = "retry --cluster test --reason refused --output json";
     let told = stage.rekindle(folder.path(), &[], retry).await?;
     ensure!(told.0 == 0, "rekindle {retry}: {}", told.1);
     evidence.push(Evidence::new("rekindle retry", told.1));
+    until("a worker has met the closed door", LONG, async || {
+        let record = begun.record("reachability/test-master-1").await?;
+        let seen = record.and_then(|r| Some(r.waits.get("ssh")?.seen.clone()));
+        Ok(seen.filter(|seen| !seen.is_empty()))
+    })
+    .await?;
+    hosts.faults().sshd("test-master-1", None);
     begun.finished(LONG).await?;
     store.clear();
     stage.site.sandbox.clo.faults().clear();

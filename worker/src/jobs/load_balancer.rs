@@ -23,7 +23,7 @@ use crate::engine::{Ctx, JobError, Poll, Proof, Proven};
 
 /// The step names.
 pub const STEPS: &[&str] = &[
-    "intent", "create", "active", "rules", "address", "record", "answers", "prove",
+    "name", "intent", "create", "active", "rules", "address", "record", "answers", "prove",
 ];
 
 /// What was decided before the load balancer was touched.
@@ -40,6 +40,11 @@ pub async fn run(ctx: &Ctx) -> Result<Proven, JobError> {
     let name = ctx.spec().load_balancer_name();
     let wanted = wanted_rules(ctx).await?;
 
+    // Before it is looked up by its name, the name must be ours.
+    ctx.step("name", || async {
+        Cluster::of(ctx).claim(clo.project(), &name).await
+    })
+    .await?;
     let intent: Intent = ctx.step("intent", || decide(ctx, clo, &name)).await?;
     let id = match intent {
         Intent::Adopt { id } => id,

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use lapin::uri::AMQPUri;
 
+use super::topology::Target;
 use crate::queue::QueueError;
 
 /// How to reach the broker and which queue to use.
@@ -32,6 +33,15 @@ impl RabbitConfig {
             connect_timeout: Duration::from_secs(10),
             confirm_timeout: Duration::from_secs(15),
         }
+    }
+
+    /// The names of all queues that there may be on the broker: work, dead, and one for each delay.
+    pub fn queues(&self) -> Vec<String> {
+        [Target::Work, Target::Dead]
+            .into_iter()
+            .chain(Target::waits())
+            .map(|target| target.name(&self.queue))
+            .collect()
     }
 }
 

@@ -9,14 +9,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use backon::{BackoffBuilder, ExponentialBuilder};
+use backon::BackoffBuilder;
 use bytes::Bytes;
 use futures::StreamExt;
 use lapin::options::{BasicAckOptions, BasicConsumeOptions, BasicQosOptions, BasicRejectOptions};
 use lapin::types::FieldTable;
 use lapin::{Acker, Channel};
 use tokio::sync::mpsc;
-use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
@@ -24,65 +24,35 @@ use super::config::Settings;
 use super::errors;
 use super::link::Link;
 use super::topology::{RPC_TIMEOUT, SETTLE};
-use crate::queue::{Consumer, Delivery, Handle, Outgoing, QueueError};
+use crate::queue::deliveries::{Deliveries, backoff};
+use crate::queue::{Delivery, Handle, Outgoing, QueueError};
 
-pub(super) struct RabbitConsumer {
-    deliveries: mpsc::Receiver<Result<Delivery, QueueError>>,
-    /// Ends the task when the consumer is dropped.
-    _stop: DropGuard,
-}
-
-impl RabbitConsumer {
-    /// Starts to consume. The first connection is tried at once, so that useless settings are
-    /// told at once; a broker that is away is waited for.
-    pub(super) async fn start(
-        settings: Arc<Settings>,
-        prefetch: u16,
-        stop: CancellationToken,
-        tasks: &TaskTracker,
-    ) -> Result<RabbitConsumer, QueueError> {
-        // One: what waits here is unacknowledged already, and the broker bounds that.
-        let (sender, deliveries) = mpsc::channel(1);
-        let task = Task {
-            settings,
-            prefetch: prefetch.max(1),
-            deliveries: sender,
-        };
-        let attached = match task.attach().await {
-            Ok(attached) => Some(attached),
-            Err(error @ QueueError::Unreachable { .. }) => {
-                warn!(%error, "the broker is away; waiting for it");
-                None
-            }
-            Err(error) => return Err(error),
-        };
-        let guard = stop.clone().drop_guard();
-        tasks.spawn(async move { task.run(attached, stop).await });
-        Ok(RabbitConsumer {
-            deliveries,
-            _stop: guard,
-        })
-    }
-}
-
-#[async_trait]
-impl Consumer for RabbitConsumer {
-    async fn next(&mut self) -> Result<Delivery, QueueError> {
-        loop {
-            match self.deliveries.recv().await {
-                // Its connection broke while it waited here.
-                Some(Ok(delivery)) if delivery.lost.is_cancelled() => {}
-                Some(result) => return result,
-                None => return Err(errors::closed("consume")),
-            }
+/// Starts to consume. The first connection is tried at once, so that useless settings are told at
+/// once; a broker that is away is waited for.
+pub(super) async fn start(
+    settings: Arc<Settings>,
+    prefetch: u16,
+    stop: CancellationToken,
+    tasks: &TaskTracker,
+) -> Result<Deliveries, QueueError> {
+    // One: what waits here is unacknowledged already, and the broker bounds that.
+    let (sender, deliveries) = mpsc::channel(1);
+    let task = Task {
+        settings,
+        prefetch: prefetch.max(1),
+        deliveries: sender,
+    };
+    let attached = match task.attach().await {
+        Ok(attached) => Some(attached),
+        Err(error) if error.passes() => {
+            warn!(%error, "the broker is away; waiting for it");
+            None
         }
-    }
-}
-
-impl fmt::Debug for RabbitConsumer {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("RabbitConsumer").finish_non_exhaustive()
-    }
+        Err(error) => return Err(error),
+    };
+    let guard = stop.clone().drop_guard();
+    tasks.spawn(async move { task.run(attached, stop).await });
+    Ok(Deliveries::new(deliveries, guard))
 }
 
 struct Task {
@@ -166,24 +136,18 @@ impl Task {
     }
 
     async fn attach_patiently(&self) -> Result<Attached, QueueError> {
-        let mut waits = ExponentialBuilder::default()
-            .with_min_delay(Duration::from_millis(100))
-            .with_max_delay(Duration::from_secs(5))
-            .with_jitter()
-            .without_max_times()
-            .build();
+        let mut waits = backoff().build();
         loop {
             match self.attach().await {
                 Ok(attached) => {
                     info!("consuming again");
                     return Ok(attached);
                 }
-                Err(error @ (QueueError::Unreachable { .. } | QueueError::Unconfirmed { .. })) => {
+                Err(error) if error.passes() => {
                     warn!(%error, "failed to consume; trying again");
                 }
                 Err(error) => return Err(error),
             }
-            // Jitter adds up to the delay itself: ten seconds at most.
             tokio::time::sleep(waits.next().unwrap_or(Duration::from_secs(5))).await;
         }
     }

@@ -48,10 +48,3 @@ pub(super) fn gone(doing: &'static str) -> QueueError {
         reason: "the connection is gone".to_owned(),
     }
 }
-
-pub(super) fn closed(doing: &'static str) -> QueueError {
-    QueueError::Unreachable {
-        doing,
-        reason: "the queue was closed".to_owned(),
-    }
-}

@@ -23,7 +23,8 @@ use super::topology::{self, RPC_TIMEOUT, Target};
 use super::wire::{self, Wire};
 use crate::queue::{Outgoing, QueueError};
 
-/// How often the connection's state is looked at, in case an event was missed.
+/// How often the connection's state is looked at. Events tell us at once, but what happened before we
+/// listened comes as none.
 const LOOK: Duration = Duration::from_secs(1);
 
 /// How long an orderly close may take before the connection is just dropped.

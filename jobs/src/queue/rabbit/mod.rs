@@ -16,7 +16,6 @@ use tokio_util::task::TaskTracker;
 
 use super::{Consumer, Dead, Depth, Outgoing, Queue, QueueError};
 use config::Settings;
-use consumer::RabbitConsumer;
 use link::Link;
 use topology::{RPC_TIMEOUT, Target};
 
@@ -60,7 +59,7 @@ impl Rabbit {
         // Held while connecting, so that many publishers make one connection.
         let mut link = self.link.lock().await;
         if self.closed.is_cancelled() {
-            return Err(errors::closed(doing));
+            return Err(QueueError::closed(doing));
         }
         if let Some(link) = link.as_ref().filter(|link| !link.is_lost()) {
             return Ok(Arc::clone(link));
@@ -79,12 +78,12 @@ impl Queue for Rabbit {
 
     async fn consume(&self, prefetch: u16) -> Result<Box<dyn Consumer>, QueueError> {
         if self.closed.is_cancelled() {
-            return Err(errors::closed("consume"));
+            return Err(QueueError::closed("consume"));
         }
         let stop = self.closed.child_token();
-        let consumer =
-            RabbitConsumer::start(Arc::clone(&self.settings), prefetch, stop, &self.consumers);
-        Ok(Box::new(consumer.await?))
+        let settings = Arc::clone(&self.settings);
+        let consumer = consumer::start(settings, prefetch, stop, &self.consumers).await?;
+        Ok(Box::new(consumer))
     }
 
     async fn depth(&self) -> Result<Depth, QueueError> {

@@ -20,6 +20,7 @@ pub(super) const RPC_TIMEOUT: Duration = Duration::from_secs(15);
 /// How long a work queue that vanished stays absent before we make it again. When it is back
 /// before the broker has told its consumers, RabbitMQ moves them over to the new queue by itself,
 /// and 3.10 then forgets their acknowledgements: such a consumer looks alive and gets nothing.
+/// Nothing that we could ask the broker says that it has told them all, so this is a time.
 pub(super) const SETTLE: Duration = Duration::from_secs(1);
 
 /// Delay steps in milliseconds; a delay is rounded up to the next one. The last is `MAX_DELAY`.

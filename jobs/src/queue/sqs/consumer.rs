@@ -4,103 +4,56 @@
 //! its message from others could not be renewed in time ([`super::delivery`]).
 
 use std::collections::HashMap;
-use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use async_trait::async_trait;
 use aws_sdk_sqs::types::{Message, MessageSystemAttributeName};
-use backon::{BackoffBuilder, ExponentialBuilder};
+use backon::BackoffBuilder;
 use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::time::Instant;
-use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
 use super::delivery::SqsHandle;
 use super::envelope::{self, Letter, Opened};
-use super::errors::{self, Kind};
+use super::errors::Kind;
 use super::service::Service;
-use crate::queue::{Consumer, Delivery, Handle, QueueError};
+use crate::queue::deliveries::{Deliveries, backoff};
+use crate::queue::{Delivery, Handle, QueueError};
 
 /// SQS gives no more at a time.
 const BATCH: usize = 10;
 
-pub(super) struct SqsConsumer {
-    deliveries: mpsc::Receiver<Result<Delivery, QueueError>>,
-    /// Ends the task, and with it all deliveries, when the consumer is dropped.
-    _stop: DropGuard,
-}
-
-impl SqsConsumer {
-    /// Starts to consume. The queues are looked for at once, so that useless settings are told at
-    /// once; a service that is away is waited for.
-    pub(super) async fn start(
-        service: Arc<Service>,
-        prefetch: u16,
-        stop: CancellationToken,
-        tasks: TaskTracker,
-    ) -> Result<SqsConsumer, QueueError> {
-        match service.queues().await {
-            Ok(_) => {}
-            Err(error) if passes(&error) => {
-                warn!(%error, "the queue is away; waiting for it");
-            }
-            Err(error) => return Err(error),
+/// Starts to consume. The queues are looked for at once, so that useless settings are told at once;
+/// a service that is away is waited for.
+pub(super) async fn start(
+    service: Arc<Service>,
+    prefetch: u16,
+    stop: CancellationToken,
+    tasks: TaskTracker,
+) -> Result<Deliveries, QueueError> {
+    match service.queues().await {
+        Ok(_) => {}
+        Err(error) if error.passes() => {
+            warn!(%error, "the queue is away; waiting for it");
         }
-        // One: what waits here takes a slot already.
-        let (sender, deliveries) = mpsc::channel(1);
-        let guard = stop.clone().drop_guard();
-        let task = Task {
-            service,
-            slots: Arc::new(Semaphore::new(usize::from(prefetch.max(1)))),
-            deliveries: sender,
-            stop,
-            tasks: tasks.clone(),
-        };
-        tasks.spawn(task.run());
-        Ok(SqsConsumer {
-            deliveries,
-            _stop: guard,
-        })
+        Err(error) => return Err(error),
     }
-}
-
-#[async_trait]
-impl Consumer for SqsConsumer {
-    async fn next(&mut self) -> Result<Delivery, QueueError> {
-        loop {
-            match self.deliveries.recv().await {
-                // It was lost while it waited here.
-                Some(Ok(delivery)) if delivery.lost.is_cancelled() => {}
-                Some(result) => return result,
-                None => return Err(errors::closed("consume")),
-            }
-        }
-    }
-}
-
-impl fmt::Debug for SqsConsumer {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SqsConsumer").finish_non_exhaustive()
-    }
-}
-
-/// Pauses between tries: jitter adds up to the delay itself, so ten seconds at most.
-pub(super) fn backoff() -> ExponentialBuilder {
-    ExponentialBuilder::default()
-        .with_min_delay(Duration::from_millis(100))
-        .with_max_delay(Duration::from_secs(5))
-        .with_jitter()
-        .without_max_times()
-}
-
-fn passes(error: &QueueError) -> bool {
-    matches!(
-        error,
-        QueueError::Unreachable { .. } | QueueError::Unconfirmed { .. }
-    )
+    // One: what waits here takes a slot already.
+    let (sender, deliveries) = mpsc::channel(1);
+    // With the task all deliveries end.
+    let guard = stop.clone().drop_guard();
+    let task = Task {
+        service,
+        slots: Arc::new(Semaphore::new(usize::from(prefetch.max(1)))),
+        deliveries: sender,
+        stop,
+        tasks: tasks.clone(),
+    };
+    tasks.spawn(task.run());
+    Ok(Deliveries::new(deliveries, guard))
 }
 
 struct Task {
@@ -123,7 +76,7 @@ impl Task {
                         waits = backoff().build();
                     }
                 }
-                Err(error) if passes(&error) => {
+                Err(error) if error.passes() => {
                     warn!(%error, "failed to consume; trying again");
                     away = true;
                     let wait = waits.next().unwrap_or(Duration::from_secs(5));

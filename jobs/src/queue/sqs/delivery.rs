@@ -14,10 +14,10 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, warn};
 
-use super::consumer::backoff;
 use super::envelope::Letter;
 use super::errors::{self, Kind};
 use super::service::Service;
+use crate::queue::deliveries::backoff;
 use crate::queue::{Handle, Outgoing, QueueError};
 
 /// What handle and renewing task share.

@@ -130,13 +130,6 @@ pub(super) fn settled(doing: &'static str) -> QueueError {
     }
 }
 
-pub(super) fn closed(doing: &'static str) -> QueueError {
-    QueueError::Unreachable {
-        doing,
-        reason: "the queue was closed".to_owned(),
-    }
-}
-
 /// The first causes of a long chain; the rest is the SDK's innards.
 fn short(text: &str) -> String {
     let text = text.split(" (DispatchFailure").next().unwrap_or(text);

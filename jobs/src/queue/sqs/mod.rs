@@ -15,7 +15,6 @@ use tokio_util::task::TaskTracker;
 
 use super::{Consumer, Dead, Depth, Outgoing, Queue, QueueError};
 use config::Settings;
-use consumer::SqsConsumer;
 use envelope::LARGEST_BODY;
 use errors::Kind;
 use service::Service;
@@ -59,7 +58,7 @@ impl Sqs {
 
     fn open(&self, doing: &'static str) -> Result<(), QueueError> {
         match self.closed.is_cancelled() {
-            true => Err(errors::closed(doing)),
+            true => Err(QueueError::closed(doing)),
             false => Ok(()),
         }
     }
@@ -77,7 +76,7 @@ impl Queue for Sqs {
         self.open("consume")?;
         let stop = self.closed.child_token();
         let (service, tasks) = (Arc::clone(&self.service), self.tasks.clone());
-        let consumer = SqsConsumer::start(service, prefetch, stop, tasks).await?;
+        let consumer = consumer::start(service, prefetch, stop, tasks).await?;
         Ok(Box::new(consumer))
     }
 

@@ -1,5 +1,7 @@
 //! Other people's things in the same project: what a recovery must never touch.
 
+use jiff::{SignedDuration, Timestamp};
+
 use super::sim::Inner;
 use super::world::{
     Address, AddressStatus, Entity, Server, ServerStatus, Volume, VolumeStatus, new_id,
@@ -78,11 +80,16 @@ fn add_server(inner: &Inner, name: String) -> anyhow::Result<()> {
         image,
         keypairs: Vec::new(),
         user_data: None,
-        created: jiff::Timestamp::now(),
+        created: yesterday(),
         foreign: true,
         booted: false,
     });
     Ok(())
+}
+
+/// Strangers' things have been there for a while.
+fn yesterday() -> Timestamp {
+    Timestamp::now() - SignedDuration::from_hours(24)
 }
 
 fn volume(name: String, size: u64) -> Volume {
@@ -94,7 +101,7 @@ fn volume(name: String, size: u64) -> Volume {
         bootable: false,
         local: false,
         attached: None,
-        created: jiff::Timestamp::now(),
+        created: yesterday(),
         foreign: true,
         on_hypervisor: false,
     }
@@ -110,7 +117,7 @@ fn address() -> Address {
         primary: false,
         ddos_protection: false,
         bandwidth: 100,
-        created: jiff::Timestamp::now(),
+        created: yesterday(),
         foreign: true,
     }
 }

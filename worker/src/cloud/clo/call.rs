@@ -6,6 +6,7 @@
 
 use std::time::Duration;
 
+use jiff::Timestamp;
 use reqwest::{Method, StatusCode};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -197,6 +198,8 @@ fn is_of_the_api(body: &str) -> bool {
 /// A 2xx answer.
 pub(super) struct Answer {
     pub(super) asked: Asked,
+    /// When it was given, by the cloud's own clock.
+    pub(super) at: Option<Timestamp>,
     pub(super) body: Vec<u8>,
 }
 

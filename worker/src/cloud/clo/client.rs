@@ -4,7 +4,8 @@ use std::fmt;
 use std::time::{Duration, SystemTime};
 
 use backon::Retryable;
-use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue};
+use jiff::Timestamp;
+use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, DATE, HeaderMap, HeaderValue};
 use reqwest::{StatusCode, Url};
 use serde::de::DeserializeOwned;
 
@@ -197,9 +198,11 @@ impl Clo {
         };
         let status = response.status();
         if status.is_success() {
+            let at = date(response.headers());
             return match read(&mut response, LARGEST_ANSWER).await {
                 Ok(Some(body)) => Ok(Answer {
                     asked: call.asked.clone(),
+                    at,
                     body,
                 }),
                 Ok(None) => Err(call
@@ -208,6 +211,7 @@ impl Clo {
                 // Whoever does not need the body has all that matters: the call worked.
                 Err(_) if call.body_unused => Ok(Answer {
                     asked: call.asked.clone(),
+                    at,
                     body: Vec::new(),
                 }),
                 Err(error) => Err(call.asked.transport(error, self.patience.timeout)),
@@ -251,6 +255,11 @@ impl Clo {
                 .asked
                 .unexpected("it has no `result`".to_owned(), &answer.body)
         })
+    }
+
+    /// Sends a call of whose answer only the time matters.
+    pub(super) async fn answered_at(&self, call: Call) -> Result<Option<Timestamp>, CloError> {
+        Ok(self.send(call.body_unused()).await?.at)
     }
 
     /// Sends a call and decodes its whole answer.
@@ -304,6 +313,11 @@ impl Clo {
             reason: format!("`{id}` is not an id"),
         })
     }
+}
+
+fn date(headers: &HeaderMap) -> Option<Timestamp> {
+    let text = headers.get(DATE)?.to_str().ok()?;
+    Some(jiff::fmt::rfc2822::parse(text).ok()?.timestamp())
 }
 
 fn is_id(text: &str) -> bool {

@@ -1,5 +1,6 @@
 //! The project itself, its key pairs and its images.
 
+use jiff::Timestamp;
 use reqwest::Method;
 use serde_json::json;
 
@@ -18,6 +19,14 @@ impl Clo {
             path,
         ))
         .await
+    }
+
+    /// The cloud's clock, to the second, where its answers tell the time. Ours says nothing about when
+    /// the cloud made something.
+    pub async fn clock(&self) -> Result<Option<Timestamp>, CloError> {
+        let path = format!("/v2/projects/{}/detail", self.project());
+        self.answered_at(Call::new(Method::GET, "read the cloud's clock", path))
+            .await
     }
 
     /// All key pairs of the project.

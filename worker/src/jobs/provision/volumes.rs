@@ -3,13 +3,14 @@
 
 use std::collections::BTreeMap;
 
+use jiff::Timestamp;
 use jobs::record::{Origin, VolumeRecord};
 use jobs::spec::{DataDisk, Node, Storage};
 use serde::{Deserialize, Serialize};
 
 use super::building;
 use super::server::NodeServer;
-use crate::cloud::clo::{Clo, VolumeStatus, adopt_or_create};
+use crate::cloud::clo::{Clo, Made, VolumeStatus, adopt_or_create};
 use crate::cluster::Cluster;
 use crate::engine::{Ctx, JobError, Poll};
 
@@ -21,8 +22,41 @@ enum Intent {
     Use { id: String },
     /// It has our name but no record: ours from before our records, never to be formatted.
     Adopt { id: String },
-    /// There was none; it will be made, blank.
-    Create,
+    /// There was none at this time of the cloud's clock; it will be made, blank.
+    Create {
+        #[serde(default)]
+        after: Option<Timestamp>,
+    },
+}
+
+/// A volume that was made, or that showed up when it was to be made.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(from = "Stored")]
+struct Found {
+    id: String,
+    /// It was made for this intent, and is blank.
+    ours: bool,
+}
+
+/// How [`Found`] may stand in a record.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Stored {
+    Found {
+        id: String,
+        ours: bool,
+    },
+    /// From before it was written down whose it is.
+    Id(String),
+}
+
+impl From<Stored> for Found {
+    fn from(stored: Stored) -> Self {
+        match stored {
+            Stored::Found { id, ours } => Self { id, ours },
+            Stored::Id(id) => Self { id, ours: false },
+        }
+    }
 }
 
 /// Finds or makes the volume of one disk and gives its id.
@@ -41,18 +75,14 @@ pub(super) async fn ensure(
     let recovery = ctx.recovery().clone();
     let (id, origin) = match intent {
         Intent::Use { id } | Intent::Adopt { id } => (id, Origin::Adopted { recovery }),
-        Intent::Create => {
-            let made = || async {
-                let named = || clo.volumes_named(&name);
-                let create = || clo.create_volume(&name, disk.size_gb.into());
-                let made =
-                    adopt_or_create(&format!("volume {name}"), named, create, ctx.settle()).await?;
-                Ok::<_, JobError>(made.id().to_owned())
+        Intent::Create { after } => {
+            let make = || make(ctx, clo, &name, disk, after);
+            let found: Found = ctx.step(("volume", &disk.name), make).await?;
+            let origin = match found.ours {
+                true => Origin::CreatedBlank { recovery },
+                false => Origin::Adopted { recovery },
             };
-            (
-                ctx.step(("volume", &disk.name), made).await?,
-                Origin::CreatedBlank { recovery },
-            )
+            (found.id, origin)
         }
     };
     let record = VolumeRecord {
@@ -110,7 +140,9 @@ async fn decide(ctx: &Ctx, clo: &Clo, node: &Node, disk: &DataDisk) -> Result<In
             .into_iter()
             .filter(|v| v.status != VolumeStatus::Deleting);
         return match (named.next(), named.next()) {
-            (None, _) => Ok(Intent::Create),
+            (None, _) => Ok(Intent::Create {
+                after: clo.clock().await?,
+            }),
             (Some(one), None) if one.bootable => Err(JobError::needs_approval(format!(
                 "volume {} is called `{name}`, and a system starts from it: it is no data volume of ours; rename it",
                 one.id
@@ -131,6 +163,42 @@ async fn decide(ctx: &Ctx, clo: &Clo, node: &Node, disk: &DataDisk) -> Result<In
             many.join(", ")
         ))),
     }
+}
+
+/// Makes the volume, or finds the one that a create of ours without an answer made.
+async fn make(
+    ctx: &Ctx,
+    clo: &Clo,
+    name: &str,
+    disk: &DataDisk,
+    after: Option<Timestamp>,
+) -> Result<Found, JobError> {
+    let named = || clo.volumes_named(name);
+    let create = || clo.create_volume(name, disk.size_gb.into());
+    let made = adopt_or_create(&format!("volume {name}"), named, create, ctx.settle()).await?;
+    Ok(match made {
+        Made::Created(id) => Found { id, ours: true },
+        Made::Adopted(volume) => {
+            let ours = is_younger(volume.created_in.as_deref(), after);
+            if !ours {
+                tracing::warn!(
+                    volume = volume.id,
+                    "a volume of our name showed up that we may not have made: it is adopted"
+                );
+            }
+            Found {
+                id: volume.id,
+                ours,
+            }
+        }
+    })
+}
+
+/// Made after the intent, under a name that only we may use, so by us. Both times are the cloud's. A
+/// list that lags can hide an older volume from the intent; that one is somebody's, with data or not.
+fn is_younger(created: Option<&str>, intent: Option<Timestamp>) -> bool {
+    let created = created.and_then(|text| text.parse::<Timestamp>().ok());
+    matches!((created, intent), (Some(created), Some(intent)) if created >= intent)
 }
 
 async fn ready(clo: &Clo, id: &str) -> Result<Poll<()>, JobError> {
@@ -262,4 +330,33 @@ pub(super) async fn local_disks(
         Ok(dealt)
     })
     .await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_is_younger_than_the_intent_is_ours() {
+        let intent = "2026-11-22T10:00:05Z".parse().ok();
+        for (created, intent, ours) in [
+            (Some("2026-11-22T10:00:05.3Z"), intent, true),
+            (Some("2026-11-22T13:00:05+03:00"), intent, true),
+            (Some("2026-11-22T10:00:04.9Z"), intent, false),
+            (Some("2026-11-22T10:00:06"), intent, false),
+            (None, intent, false),
+            (Some("2026-11-22T10:00:06Z"), None, false),
+        ] {
+            assert_eq!(is_younger(created, intent), ours, "{created:?}, {intent:?}");
+        }
+    }
+
+    #[test]
+    fn a_volume_recorded_by_its_id_alone_is_not_known_to_be_ours() {
+        let of = |text: &str| serde_json::from_str::<Found>(text).expect(text).ours;
+        assert!(!of("\"v-1\""));
+        assert!(of("{\"id\":\"v-1\",\"ours\":true}"));
+        let intent = serde_json::from_str("{\"decided\":\"create\"}").expect("an old intent");
+        assert!(matches!(intent, Intent::Create { after: None }));
+    }
 }

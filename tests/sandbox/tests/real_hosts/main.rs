@@ -2,22 +2,22 @@
 
 #![allow(clippy::unwrap_used, missing_docs, reason = "a test may panic")]
 
+mod machine;
+mod world;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::ErrorKind;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use russh::ChannelMsg;
-use russh::client::{self, Handle};
-use russh::keys::{
-    Algorithm, PrivateKey, PrivateKeyWithHashAlg, PublicKey, PublicKeyOrCertificate, ssh_key,
-};
+use sandbox::hosts::Hosts;
 use sandbox::hosts::real::{Options, RealHosts};
-use sandbox::hosts::{Boot, Hosts, Stream};
+
+use machine::{assert_nothing_left, loops_below, namespaces_of, processes_of, started, threads};
+use world::{World, address, cloud_config, private_key, run};
 
 const DEADLINE: Duration = Duration::from_secs(60);
 
@@ -421,193 +421,6 @@ async fn the_lab_of_a_killed_owner_is_removed_at_the_next_start() {
 #[test]
 fn this_machine_can_run_real_hosts() {
     assert_eq!(RealHosts::available(), Ok(()));
-}
-
-// --- the world of a test
-
-struct World {
-    hosts: RealHosts,
-    key: Arc<PrivateKey>,
-}
-
-impl World {
-    async fn start() -> World {
-        World::with(Options::from_env().unwrap()).await
-    }
-
-    async fn below(labs: &Path) -> World {
-        World::with(Options {
-            labs: labs.to_owned(),
-            ..Options::from_env().unwrap()
-        })
-        .await
-    }
-
-    async fn with(options: Options) -> World {
-        let hosts = RealHosts::start(options).await.unwrap();
-        World {
-            hosts,
-            key: Arc::new(private_key()),
-        }
-    }
-
-    fn boot(&self, name: &str, number: u8) -> Boot {
-        Boot {
-            server: name.to_owned(),
-            name: name.to_owned(),
-            address: Ipv4Addr::new(10, 77, 0, number),
-            user_data: None,
-            authorized_keys: vec![self.key.public_key().to_openssh().unwrap()],
-            disks: BTreeMap::new(),
-        }
-    }
-
-    async fn ssh(&self, number: u8) -> (Handle<Client>, PublicKey) {
-        self.login(self.hosts.connect(address(number)).await.unwrap())
-            .await
-    }
-
-    async fn login(&self, stream: Box<dyn Stream>) -> (Handle<Client>, PublicKey) {
-        let presented = Arc::new(Mutex::new(None));
-        let client = Client {
-            presented: Arc::clone(&presented),
-        };
-        let mut session = client::connect_stream(Arc::default(), stream, client)
-            .await
-            .unwrap();
-        let key = PrivateKeyWithHashAlg::new(Arc::clone(&self.key), None);
-        assert!(
-            session
-                .authenticate_publickey("root", key)
-                .await
-                .unwrap()
-                .success()
-        );
-        let presented = presented.lock().unwrap().take().unwrap();
-        (session, presented)
-    }
-}
-
-fn address(number: u8) -> SocketAddr {
-    SocketAddr::from(([10, 77, 0, number], 22))
-}
-
-fn private_key() -> PrivateKey {
-    PrivateKey::random(&mut rand::rng(), Algorithm::Ed25519).unwrap()
-}
-
-fn cloud_config(key: &PrivateKey) -> String {
-    let private = key.to_openssh(ssh_key::LineEnding::LF).unwrap();
-    let private: String = private
-        .lines()
-        .map(|line| format!("    {line}\n"))
-        .collect();
-    let public = key.public_key().to_openssh().unwrap();
-    format!("#cloud-config\nssh_keys:\n  ed25519_private: |\n{private}  ed25519_public: {public}\n")
-}
-
-struct Client {
-    presented: Arc<Mutex<Option<PublicKey>>>,
-}
-
-impl client::Handler for Client {
-    type Error = russh::Error;
-
-    async fn check_server_key(
-        &mut self,
-        key: &PublicKeyOrCertificate,
-    ) -> Result<bool, russh::Error> {
-        if let PublicKeyOrCertificate::PublicKey { key, .. } = key {
-            *self.presented.lock().unwrap() = Some(key.clone());
-        }
-        Ok(true)
-    }
-}
-
-/// What a command writes on stdout; it must succeed or say nothing about it.
-async fn run(session: &Handle<Client>, command: &str) -> String {
-    let mut channel = session.channel_open_session().await.unwrap();
-    channel.exec(true, command).await.unwrap();
-    let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
-    while let Some(message) = channel.wait().await {
-        match message {
-            ChannelMsg::Data { data } => stdout.extend_from_slice(&data),
-            ChannelMsg::ExtendedData { data, .. } => stderr.extend_from_slice(&data),
-            _ => {}
-        }
-    }
-    if !stderr.is_empty() {
-        eprintln!("{command}: {}", String::from_utf8_lossy(&stderr));
-    }
-    String::from_utf8(stdout).unwrap()
-}
-
-// --- what the machine shows of a lab
-
-fn assert_nothing_left(lab: &Path) {
-    assert_eq!(processes_of(lab), Vec::<PathBuf>::new());
-    assert_eq!(loops_below(lab), Vec::<String>::new());
-    assert!(!lab.exists());
-    let name = lab.file_name().unwrap();
-    for controller in fs::read_dir("/sys/fs/cgroup").unwrap().flatten() {
-        assert!(!controller.path().join(name).exists(), "cgroup is left");
-    }
-}
-
-fn processes() -> Vec<PathBuf> {
-    let entries = fs::read_dir("/proc")
-        .unwrap()
-        .flatten()
-        .map(|entry| entry.path());
-    entries
-        .filter(|path| path.join("status").exists() && !path.is_symlink())
-        .collect()
-}
-
-fn threads() -> Vec<PathBuf> {
-    let tasks = processes()
-        .into_iter()
-        .filter_map(|p| fs::read_dir(p.join("task")).ok());
-    tasks
-        .flat_map(|tasks| tasks.flatten().map(|entry| entry.path()))
-        .collect()
-}
-
-/// When a thread started; none if there is no such thread.
-fn started(thread: &Path) -> Option<String> {
-    let stat = fs::read_to_string(thread.join("stat")).ok()?;
-    // Counted from behind the command's name, which may hold blanks.
-    Some(stat.rsplit_once(") ")?.1.split(' ').nth(19)?.to_owned())
-}
-
-/// Processes that see a mount of the lab.
-fn processes_of(lab: &Path) -> Vec<PathBuf> {
-    let lab = lab.to_str().unwrap();
-    let sees = |path: &PathBuf| {
-        fs::read_to_string(path.join("mountinfo")).is_ok_and(|mounts| mounts.contains(lab))
-    };
-    processes().into_iter().filter(sees).collect()
-}
-
-fn namespaces_of(process: &Path) -> BTreeSet<PathBuf> {
-    let entries = fs::read_dir(process.join("ns"))
-        .into_iter()
-        .flatten()
-        .flatten();
-    entries
-        .filter_map(|entry| fs::read_link(entry.path()).ok())
-        .collect()
-}
-
-fn loops_below(lab: &Path) -> Vec<String> {
-    let devices = fs::read_dir("/sys/block").unwrap().flatten();
-    let below = devices.filter(|device| {
-        fs::read_to_string(device.path().join("loop/backing_file"))
-            .is_ok_and(|file| Path::new(file.trim_end()).starts_with(lab))
-    });
-    below
-        .map(|device| device.file_name().into_string().unwrap())
-        .collect()
 }
 
 async fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {

@@ -1,0 +1,41 @@
+//! What jobs work on: the cloud and its hosts.
+
+use std::time::Duration;
+
+use clap::Args;
+
+use super::{CloudArgs, HostArgs, SettingError};
+use crate::world::World;
+
+/// What jobs work on.
+#[derive(Debug, Clone, Args)]
+pub struct WorldArgs {
+    /// The cloud.
+    #[command(flatten)]
+    pub cloud: CloudArgs,
+    /// The hosts.
+    #[command(flatten)]
+    pub hosts: HostArgs,
+    /// Longest time in milliseconds between two looks at something that is being built
+    #[arg(long, env = "REKINDLE_POLL_MS", value_name = "MS", hide = true)]
+    poll_ms: Option<u64>,
+}
+
+impl WorldArgs {
+    /// Clients and keys; connects to nothing yet.
+    pub fn world(&self) -> Result<World, SettingError> {
+        let hosts = &self.hosts;
+        let ssh_key = hosts.ssh_key()?;
+        let dialer = hosts.dialer()?;
+        let mut world = World::default();
+        world.clo = self.cloud.connect()?;
+        world.dialer = dialer;
+        world.ssh_key = ssh_key;
+        world.access = hosts.access();
+        world.poll = self.poll_ms.map(Duration::from_millis);
+        if let Some(poll) = world.poll {
+            world.settle.every = poll;
+        }
+        Ok(world)
+    }
+}
