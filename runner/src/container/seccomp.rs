@@ -124,7 +124,12 @@ pub(crate) fn filter() -> Vec<sock_filter> {
     for number in DENIED {
         when(&mut program, libc::BPF_JEQ, *number as u32, DENY);
     }
-    when(&mut program, libc::BPF_JEQ, libc::SYS_clone3 as u32, UNKNOWN);
+    when(
+        &mut program,
+        libc::BPF_JEQ,
+        libc::SYS_clone3 as u32,
+        UNKNOWN,
+    );
     let clone = [(libc::BPF_JSET, NEW_NAMESPACES)];
     when_argument(&mut program, libc::SYS_clone, 0, &clone);
     when_argument(&mut program, libc::SYS_ioctl, 1, &IOCTLS.map(equal));
@@ -173,11 +178,21 @@ const fn load(at: u32) -> sock_filter {
 }
 
 const fn skip_if(condition: u32, value: u32, instructions: u8) -> sock_filter {
-    instruction(libc::BPF_JMP | condition | libc::BPF_K, instructions, 0, value)
+    instruction(
+        libc::BPF_JMP | condition | libc::BPF_K,
+        instructions,
+        0,
+        value,
+    )
 }
 
 const fn skip_unless(condition: u32, value: u32, instructions: u8) -> sock_filter {
-    instruction(libc::BPF_JMP | condition | libc::BPF_K, 0, instructions, value)
+    instruction(
+        libc::BPF_JMP | condition | libc::BPF_K,
+        0,
+        instructions,
+        value,
+    )
 }
 
 const fn answer(result: u32) -> sock_filter {

@@ -117,8 +117,7 @@ pub fn start(
 }
 
 fn pipe() -> Result<(OwnedFd, OwnedFd), StartError> {
-    pipe2(OFlag::O_CLOEXEC)
-        .map_err(|errno| Failure::kernel("make", "a pipe", errno).into())
+    pipe2(OFlag::O_CLOEXEC).map_err(|errno| Failure::kernel("make", "a pipe", errno).into())
 }
 
 /// A running container. It ends when this is dropped.

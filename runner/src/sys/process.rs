@@ -39,9 +39,7 @@ pub(crate) fn clone(namespaces: libc::c_int, into: Option<BorrowedFd<'_>>) -> Re
     // SAFETY: the structure and `pidfd` live through the call. The memory is not shared (no CLONE_VM),
     // so the child goes on with its own copy of this stack; this process has one thread, so no lock
     // is held by somebody whom the child does not have.
-    let pid = unsafe {
-        libc::syscall(libc::SYS_clone3, &raw mut args, size_of::<CloneArgs>())
-    };
+    let pid = unsafe { libc::syscall(libc::SYS_clone3, &raw mut args, size_of::<CloneArgs>()) };
     match Errno::result(pid)? {
         0 => Ok(Born::Child),
         pid => Ok(Born::Parent {
@@ -151,8 +149,14 @@ pub(crate) fn wait_pidfd(pidfd: impl AsFd) -> Result<Ended, Errno> {
     let fd = pidfd.as_fd().as_raw_fd();
     loop {
         // SAFETY: the structure lives through the call, which fills it in.
-        let result =
-            unsafe { libc::waitid(libc::P_PIDFD, fd as libc::id_t, &raw mut info, libc::WEXITED) };
+        let result = unsafe {
+            libc::waitid(
+                libc::P_PIDFD,
+                fd as libc::id_t,
+                &raw mut info,
+                libc::WEXITED,
+            )
+        };
         match Errno::result(result) {
             Err(Errno::EINTR) => {}
             Err(errno) => return Err(errno),
@@ -232,10 +236,21 @@ pub(crate) fn next_signal() -> i32 {
 /// No signal is ignored, handled or blocked: how a program expects to begin. Rust ignores SIGPIPE, and
 /// what is ignored stays so in a new program.
 pub(crate) fn default_signals() {
-    for signal in 1..=libc::SIGRTMAX() {
-        // SAFETY: no handler is set. The C library keeps two numbers for itself, and nobody can change
-        // those of KILL and STOP: these fail, as they should.
-        unsafe { libc::signal(signal, libc::SIG_DFL) };
+    // The kernel's structure, which is at most so large; zero is the default in each field. The C
+    // library would keep two signals for itself, which may be ignored where we come from.
+    let default = [0_u64; 8];
+    for signal in 1..=64 {
+        // SAFETY: the structure lives through the call, and no handler is set. KILL and STOP cannot be
+        // changed: these fail, as they should.
+        unsafe {
+            libc::syscall(
+                libc::SYS_rt_sigaction,
+                signal,
+                default.as_ptr(),
+                ptr::null_mut::<u64>(),
+                size_of::<u64>(),
+            )
+        };
     }
     // SAFETY: an empty set, which lives through the call.
     unsafe {
@@ -297,7 +312,9 @@ pub(crate) fn default_limits() -> Result<(), Errno> {
     // No core dumps: they would hold secrets, and the host's pattern may be a program.
     set_limit(libc::RLIMIT_CORE, |_| (0, 0))?;
     // What systemd gives its services: programs that use select() break above 1,024.
-    set_limit(libc::RLIMIT_NOFILE, |hard| (hard.min(1024), hard.min(524_288)))?;
+    set_limit(libc::RLIMIT_NOFILE, |hard| {
+        (hard.min(1024), hard.min(524_288))
+    })?;
     set_limit(libc::RLIMIT_STACK, |hard| (hard.min(8 << 20), hard))?;
     for limit in [
         libc::RLIMIT_CPU,

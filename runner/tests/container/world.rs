@@ -102,7 +102,10 @@ impl World {
     /// The same in Perl, which can make any system call and needs no file but itself.
     #[track_caller]
     pub(crate) fn perl(&mut self, script: &str) -> String {
-        self.run(&["perl", "-e", script]).success()
+        // glob needs a module.
+        let ls = "sub ls { opendir(my $d, $_[0]) or return; map qq($_[0]/$_), sort grep !/^\\./, readdir $d }";
+        self.run(&["perl", "-e", &format!("{ls}\n{script}")])
+            .success()
     }
 
     pub(crate) fn start(&mut self, args: &[&str]) -> Running {
@@ -208,7 +211,10 @@ impl Running {
         let mut started: Option<(i32, Vec<String>)> = None;
         until("the program begins", || {
             let ended: Option<Result<Exit, String>> = said(&self.dir, "ended");
-            assert!(!matches!(ended, Some(Err(_))), "it did not start: {ended:?}");
+            assert!(
+                !matches!(ended, Some(Err(_))),
+                "it did not start: {ended:?}"
+            );
             started = said(&self.dir, "started");
             started.is_some()
         });
@@ -308,7 +314,13 @@ pub(crate) struct Output {
 impl Output {
     #[track_caller]
     pub(crate) fn success(self) -> String {
-        assert_eq!(self.exit, Ok(Exit::Code(0)), "{}{}", self.stdout, self.stderr);
+        assert_eq!(
+            self.exit,
+            Ok(Exit::Code(0)),
+            "{}{}",
+            self.stdout,
+            self.stderr
+        );
         self.stdout
     }
 
@@ -320,12 +332,20 @@ impl Output {
 }
 
 fn make_image(image: &Path) {
-    for folder in ["bin", "dev", "etc", "lib64", "proc", "root", "run", "sys", "tmp", "var/tmp"] {
+    for folder in [
+        "bin", "dev", "etc", "lib64", "proc", "root", "run", "sys", "tmp", "var/tmp",
+    ] {
         fs::create_dir_all(image.join(folder)).unwrap();
     }
     let output = Command::new("sh")
         .args(["-c", "for name; do command -v $name; done", "sh"])
-        .args(PROGRAMS.map(|name| if name == "true" || name == "false" { format!("/bin/{name}") } else { name.to_owned() }))
+        .args(PROGRAMS.map(|name| {
+            if name == "true" || name == "false" {
+                format!("/bin/{name}")
+            } else {
+                name.to_owned()
+            }
+        }))
         .output()
         .unwrap();
     let paths = String::from_utf8(output.stdout).unwrap();
@@ -340,7 +360,9 @@ fn make_image(image: &Path) {
     assert_eq!(files.len(), PROGRAMS.len(), "programs are missing: {paths}");
     let output = Command::new("ldd").args(&files).output().unwrap();
     for line in String::from_utf8(output.stdout).unwrap().lines() {
-        let library = line.split_whitespace().find(|word| word.starts_with('/') && !word.ends_with(':'));
+        let library = line
+            .split_whitespace()
+            .find(|word| word.starts_with('/') && !word.ends_with(':'));
         if let Some(library) = library {
             let to = image.join(library.trim_start_matches('/'));
             if !to.exists() {
