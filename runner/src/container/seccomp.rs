@@ -200,6 +200,7 @@ const fn answer(result: u32) -> sock_filter {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test may panic")]
 mod tests {
     use super::*;
 
@@ -262,7 +263,7 @@ mod tests {
         let thread = libc::CLONE_VM | libc::CLONE_THREAD | libc::CLONE_SIGHAND;
         check(libc::SYS_clone, &[thread as u64], ALLOW);
         check(libc::SYS_clone, &[libc::SIGCHLD as u64], ALLOW);
-        check(libc::SYS_ioctl, &[0, libc::TIOCGWINSZ as u64], ALLOW);
+        check(libc::SYS_ioctl, &[0, libc::TIOCGWINSZ], ALLOW);
         check(libc::SYS_socket, &[libc::AF_INET as u64, 1], ALLOW);
         check(libc::SYS_socket, &[libc::AF_NETLINK as u64, 3], ALLOW);
     }
@@ -294,8 +295,8 @@ mod tests {
     #[test]
     fn terminals_are_not_typed_into_whatever_the_upper_half_says() {
         for upper in [0, 1 << 32, u64::MAX << 32] {
-            check(libc::SYS_ioctl, &[0, upper | libc::TIOCSTI as u64], DENY);
-            check(libc::SYS_ioctl, &[0, upper | libc::TIOCLINUX as u64], DENY);
+            check(libc::SYS_ioctl, &[0, upper | libc::TIOCSTI], DENY);
+            check(libc::SYS_ioctl, &[0, upper | libc::TIOCLINUX], DENY);
             check(libc::SYS_socket, &[upper | libc::AF_VSOCK as u64], DENY);
         }
     }

@@ -259,12 +259,7 @@ fn a_program_that_is_a_link_to_the_engine_is_refused() {
     }
     // What is executed later is its own file, not the engine's.
     world.script("/bin/direct", "#!/proc/self/exe\n");
-    assert_eq!(
-        world
-            .sh("readlink() { ls -l /proc/self/exe; }; readlink | cat")
-            .contains("/bin/ls"),
-        true
-    );
+    assert!(world.sh("ls -l /proc/self/exe").contains("/bin/ls"));
 }
 
 #[test]
