@@ -148,11 +148,15 @@ impl Container {
         &self.notes
     }
 
-    /// Sends a signal to the program; `KILL` ends all processes of the container, `STOP` does nothing.
+    /// Sends a signal to the program; `KILL` ends all processes of the container.
     ///
     /// # Errors
-    /// When the kernel refuses it. That the container has ended is no error.
+    /// When the kernel refuses it, or for `STOP`, which would stop process 1 instead of the program. That
+    /// the container has ended is no error.
     pub fn signal(&self, signal: Signal) -> io::Result<()> {
+        if signal == Signal::SIGSTOP {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
         match send_signal(&self.pidfd, signal as i32) {
             Err(nix::errno::Errno::ESRCH) => Ok(()),
             result => Ok(result?),
