@@ -7,6 +7,7 @@
 
 mod cli;
 mod commands;
+pub mod container;
 mod digest;
 mod exit;
 pub mod image;

@@ -1,0 +1,27 @@
+//! A container: one program and its children in an image, apart from the rest of the host.
+//!
+//! [`start`] makes it from a [`Spec`] and gives a [`Container`] to watch. Three processes take part:
+//! the caller stays on the host; `init` is the container's process 1, makes the surroundings, reaps and
+//! forwards signals; `payload` becomes the program. How each part is made, and what happens where the
+//! host refuses one, is in `docs/runner.md`.
+
+mod spec;
+
+mod error;
+mod start;
+
+mod cgroup;
+mod etc;
+mod init;
+mod mounts;
+mod payload;
+mod privileges;
+mod program;
+mod root;
+mod seccomp;
+mod target;
+
+pub use error::StartError;
+pub use nix::sys::signal::Signal;
+pub use spec::{Bind, Limits, Spec};
+pub use start::{Container, Exit, Stdio, start};
