@@ -1,5 +1,9 @@
 //! The kernel, where the standard library has no call for it. The only module that may be unsafe.
 
+pub(crate) mod mount;
+pub(crate) mod privilege;
+pub(crate) mod process;
+
 use std::fs::File;
 use std::io::Read;
 use std::os::fd::{AsFd, OwnedFd};
@@ -7,6 +11,7 @@ use std::path::Path;
 
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
+use nix::sys::stat::Mode;
 use nix::sys::statfs::{TMPFS_MAGIC, fstatfs};
 
 /// Opens a directory below `root` as a program would that has `root` as its root: symbolic links are
@@ -18,6 +23,39 @@ pub(crate) fn open_directory_in(root: impl AsFd, path: &[u8]) -> Result<OwnedFd,
         .flags(OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC)
         .resolve(ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_MAGICLINKS);
     // EAGAIN: somebody renamed something meanwhile, anywhere on the system, and `..` was walked.
+    loop {
+        match openat2(root.as_fd(), path, how) {
+            Err(Errno::EAGAIN | Errno::EINTR) => {}
+            result => return result,
+        }
+    }
+}
+
+/// Opens what a path below `root` names, and follows no symbolic link on the way: `ELOOP` when there is
+/// one. `O_PATH` unless the flags say otherwise.
+pub(crate) fn open_without_links(
+    root: impl AsFd,
+    path: &Path,
+    flags: OFlag,
+) -> Result<OwnedFd, Errno> {
+    open_in(root, path, flags, ResolveFlag::RESOLVE_NO_SYMLINKS)
+}
+
+/// Opens a path as a program would that has `root` as its root, but no link of /proc is followed.
+pub(crate) fn open_in(
+    root: impl AsFd,
+    path: &Path,
+    flags: OFlag,
+    resolve: ResolveFlag,
+) -> Result<OwnedFd, Errno> {
+    let how = OpenHow::new()
+        .flags(flags | OFlag::O_CLOEXEC)
+        .mode(Mode::from_bits_truncate(if flags.contains(OFlag::O_CREAT) {
+            0o644
+        } else {
+            0
+        }))
+        .resolve(ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_MAGICLINKS | resolve);
     loop {
         match openat2(root.as_fd(), path, how) {
             Err(Errno::EAGAIN | Errno::EINTR) => {}

@@ -18,7 +18,7 @@ use crate::exit::ExitCode;
 use crate::out::Out;
 use crate::run::secrets::{self, SecretError};
 use crate::run::{
-    Followed, Launched, Request, Rootfs, RunError, RunId, Runs, Secrets, State, View,
+    Followed, Launched, Listed, Request, Rootfs, RunError, RunId, Runs, Secrets, State, View,
 };
 
 /// What a program sees when nobody says otherwise.
@@ -313,27 +313,24 @@ pub(super) fn stop(args: &Stop, out: &mut Out) -> Result<(), CommandError> {
 }
 
 pub(super) fn list(args: &ListRuns, out: &mut Out) -> Result<(), CommandError> {
-    let mut views = Vec::new();
-    let mut damaged = Vec::new();
-    for run in Runs::open(&args.store.store)?.list()? {
-        match run {
-            Ok(view) => views.push(view),
-            Err((id, error)) => damaged.push((id, super::chain(&error))),
-        }
-    }
+    let Listed { runs, damaged } = Runs::open(&args.store.store)?.list()?;
+    let damaged: Vec<_> = damaged
+        .into_iter()
+        .map(|(id, error)| (id, super::chain(&error)))
+        .collect();
     let value = json!({
-        "runs": views,
+        "runs": runs,
         "damaged": damaged
             .iter()
             .map(|(id, why)| json!({ "id": id, "error": why }))
             .collect::<Vec<_>>(),
     });
     out.show(&value, || {
-        if views.is_empty() && damaged.is_empty() {
+        if runs.is_empty() && damaged.is_empty() {
             return "no runs; start one with `rekindle-runner run`".to_owned();
         }
         let mut text = String::new();
-        for view in &views {
+        for view in &runs {
             let _ = writeln!(text, "{}", line(view));
         }
         for (id, why) in &damaged {

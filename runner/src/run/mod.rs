@@ -33,4 +33,4 @@ pub use process::Process;
 pub use request::{Request, Rootfs};
 pub use status::{State, Status};
 pub(crate) use supervisor::supervise;
-pub use view::{Range, View};
+pub use view::{Listed, Range, View};

@@ -197,7 +197,7 @@ impl Run {
         drop(secrets);
         notes.extend_from_slice(container.notes());
         status.notes = notes;
-        status.process = Process::find(container.pid());
+        status.process = u32::try_from(container.pid()).ok().and_then(Process::find);
         status.state = State::Running;
         if let Err(error) = record.write(&status) {
             // What is not on record must not run.

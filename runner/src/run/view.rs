@@ -41,6 +41,15 @@ pub struct Range {
     pub end: u64,
 }
 
+/// The runs of a host.
+#[derive(Debug, Default)]
+pub struct Listed {
+    /// The runs, by name.
+    pub runs: Vec<View>,
+    /// Names whose folders nobody can read, with the reason.
+    pub damaged: Vec<(RunId, RunError)>,
+}
+
 impl Runs {
     /// One run.
     ///
@@ -72,21 +81,21 @@ impl Runs {
         })
     }
 
-    /// All runs, by name; and the names whose folders nobody can read, with the reason.
+    /// All runs.
     ///
     /// # Errors
     /// When the store cannot be read.
-    pub fn list(&self) -> Result<Vec<Result<View, (RunId, RunError)>>, RunError> {
-        Ok(self
-            .ids()?
-            .into_iter()
-            .filter_map(|id| match self.view(&id) {
+    pub fn list(&self) -> Result<Listed, RunError> {
+        let mut listed = Listed::default();
+        for id in self.ids()? {
+            match self.view(&id) {
+                Ok(view) => listed.runs.push(view),
                 // Being started, or being removed.
-                Err(RunError::Unknown(_)) => None,
-                Err(error) => Some(Err((id, error))),
-                Ok(view) => Some(Ok(view)),
-            })
-            .collect())
+                Err(RunError::Unknown(_)) => {}
+                Err(error) => listed.damaged.push((id, error)),
+            }
+        }
+        Ok(listed)
     }
 
     /// The log of a run; `None` when it has not begun one.

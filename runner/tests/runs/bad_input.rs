@@ -16,7 +16,13 @@ fn unknown_runs_are_unknown_to_every_command() {
         let error = world.ask(5, args);
         assert_eq!(error["kind"], "unknown", "{args:?}");
         assert!(error["error"].as_str().unwrap().contains("none"), "{error}");
-        assert!(error["hint"].as_str().unwrap().contains("rekindle-runner list"), "{error}");
+        assert!(
+            error["hint"]
+                .as_str()
+                .unwrap()
+                .contains("rekindle-runner list"),
+            "{error}"
+        );
     }
     assert_eq!(world.ask(125, &["attach", "none"])["kind"], "unknown");
     assert_eq!(fs::read_dir(world.store().join("runs")).unwrap().count(), 0);
@@ -29,7 +35,12 @@ fn bad_command_lines_change_nothing() {
     for id in ["../x", "", ".", "a/b", "-", "a b", &long] {
         for command in ["status", "logs", "stop"] {
             let output = world.command(&[command, "--", id]).output().unwrap();
-            assert_eq!(output.status.code(), Some(2), "{command} {id:?}: {}", text(&output));
+            assert_eq!(
+                output.status.code(),
+                Some(2),
+                "{command} {id:?}: {}",
+                text(&output)
+            );
         }
         let output = world.command(&["attach", "--", id]).output().unwrap();
         assert_eq!(output.status.code(), Some(125), "{id:?}");
@@ -69,14 +80,28 @@ fn bad_command_lines_change_nothing() {
         // Followed, 2 would be the program's.
         all.remove(0);
         let output = world.run_with("a", &all, "exit 0").output().unwrap();
-        assert_eq!(output.status.code(), Some(125), "{options:?}: {}", text(&output));
+        assert_eq!(
+            output.status.code(),
+            Some(125),
+            "{options:?}: {}",
+            text(&output)
+        );
     }
     for args in [
         ["run", "-d", "--id", "a", "--", "/bin/sh"].as_slice(),
         &["run", "-d", "--id", "a", "--root", "/"],
         &["run", "-d", "--root", "/", "--", "/bin/sh"],
         &["run", "-d", "--id", "a", "--root", "/none", "--", "/bin/sh"],
-        &["run", "-d", "--id", "a", "--root", "/etc/passwd", "--", "/bin/sh"],
+        &[
+            "run",
+            "-d",
+            "--id",
+            "a",
+            "--root",
+            "/etc/passwd",
+            "--",
+            "/bin/sh",
+        ],
         &["stop", "a", "--grace", "long"],
         &["gc", "--older-than", "x"],
         &["logs", "a", "--from", "-1"],
@@ -94,7 +119,10 @@ fn secrets_on_stdin_that_are_none_are_not_repeated() {
     let path = world.path("input");
     fs::write(&path, "{\"key\": hunter2}").unwrap();
     let mut command = world.run_with("a", &["-d", "--secrets-stdin"], "exit 0");
-    let output = command.stdin(fs::File::open(&path).unwrap()).output().unwrap();
+    let output = command
+        .stdin(fs::File::open(&path).unwrap())
+        .output()
+        .unwrap();
     let error = ended(&output, 2);
     assert!(error["error"].as_str().unwrap().contains("JSON"), "{error}");
     assert!(!text(&output).contains("hunter2"));
@@ -106,5 +134,11 @@ fn a_store_that_cannot_be_used_is_named() {
     let path = world.path("file");
     fs::write(&path, "").unwrap();
     let error = world.ask(1, &["list", "--store", path.to_str().unwrap()]);
-    assert!(error["error"].as_str().unwrap().contains(path.to_str().unwrap()), "{error}");
+    assert!(
+        error["error"]
+            .as_str()
+            .unwrap()
+            .contains(path.to_str().unwrap()),
+        "{error}"
+    );
 }

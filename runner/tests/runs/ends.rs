@@ -38,7 +38,10 @@ fn the_log_has_what_the_program_wrote_and_the_follower_prints_it() {
     let mut command = world.run_with("a", &["--output", "text"], script);
     let output = command.output().unwrap();
     assert_eq!(output.status.code(), Some(0), "{}", text(&output));
-    assert_eq!(String::from_utf8_lossy(&output.stdout), "out\nerr\nend of input\n");
+    assert_eq!(
+        String::from_utf8_lossy(&output.stdout),
+        "out\nerr\nend of input\n"
+    );
     assert_eq!(world.log("a"), "out\nerr\nend of input\n");
 }
 
@@ -47,14 +50,28 @@ fn a_program_sees_its_variables_and_nothing_of_ours() {
     let world = World::new();
     let file = world.path("env");
     fs::write(&file, "# a comment\n\nFROM_FILE=a=b c\nBOTH=file\n").unwrap();
-    let options = ["-d", "--env-file", file.to_str().unwrap(), "-e", "BOTH=flag", "--cwd", "/tmp"];
+    let options = [
+        "-d",
+        "--env-file",
+        file.to_str().unwrap(),
+        "-e",
+        "BOTH=flag",
+        "--cwd",
+        "/tmp",
+    ];
     let script = "env; echo cwd $PWD; umask; cat /proc/self/status; echo >/shared/done";
     let mut command = world.run_with("a", &options, script);
     ended(&command.env("LEAK", "hunter2").output().unwrap(), 0);
     world.wait_for("a", "exited");
     let log = world.log("a");
     let has = |line: &str| log.lines().any(|found| found == line);
-    for line in ["FROM_FILE=a=b c", "BOTH=flag", "HOME=/root", "cwd /tmp", "0022"] {
+    for line in [
+        "FROM_FILE=a=b c",
+        "BOTH=flag",
+        "HOME=/root",
+        "cwd /tmp",
+        "0022",
+    ] {
         assert!(has(line), "{line}: {log}");
     }
     // A blocked or ignored signal would be inherited by all that the program starts.
@@ -113,7 +130,12 @@ fn an_interrupted_follower_says_so_and_the_run_goes_on() {
         nix::sys::signal::kill(pid, number).unwrap();
         assert_eq!(follower.wait().unwrap().code(), Some(125));
         let mut said = String::new();
-        follower.stderr.take().unwrap().read_to_string(&mut said).unwrap();
+        follower
+            .stderr
+            .take()
+            .unwrap()
+            .read_to_string(&mut said)
+            .unwrap();
         assert!(said.contains("a goes on"), "{said}");
     }
     assert_eq!(world.status("a")["state"], "running");
@@ -139,8 +161,14 @@ fn stop_ends_a_program_and_what_it_was_is_on_record() {
     assert_eq!(status["stopped"], true);
     world.assert_nothing_lives();
     // Again, it is as it was.
-    assert_eq!(world.ask(0, &["stop", "polite"])["exit"], json!({"code": 5}));
-    assert_eq!(world.ask(0, &["stop", "stubborn"])["exit"], json!({"signal": 9}));
+    assert_eq!(
+        world.ask(0, &["stop", "polite"])["exit"],
+        json!({"code": 5})
+    );
+    assert_eq!(
+        world.ask(0, &["stop", "stubborn"])["exit"],
+        json!({"signal": 9})
+    );
 }
 
 #[test]
@@ -196,7 +224,12 @@ fn a_supervisor_keeps_no_file_of_its_starter() {
         .unwrap();
     let mut said = String::new();
     // Does not return as long as anybody has the other end.
-    shell.stdout.take().unwrap().read_to_string(&mut said).unwrap();
+    shell
+        .stdout
+        .take()
+        .unwrap()
+        .read_to_string(&mut said)
+        .unwrap();
     assert_eq!(shell.wait().unwrap().code(), Some(0));
     assert_eq!(world.status("a")["state"], "running");
 }
@@ -215,7 +248,10 @@ fn an_exit_is_on_record_although_the_disk_is_full() {
     let store = small.to_str().unwrap();
     let script = "echo >/shared/began; while [ ! -e /shared/go ]; do sleep 0.05; done; \
         i=0; while [ $i -lt 100 ]; do echo line $i || echo failed >>/shared/failed; i=$((i+1)); done; exit 9";
-    let output = world.run_with("a", &["-d", "--store", store], script).output().unwrap();
+    let output = world
+        .run_with("a", &["-d", "--store", store], script)
+        .output()
+        .unwrap();
     ended(&output, 0);
     world.wait_for_shared("began");
     // Fill it to the last byte.

@@ -21,20 +21,28 @@ fn heavy_lines_that_are_kept_are_whole_and_the_log_stays_within_its_limit() {
     // Two writers on one file, so that appending matters; and time enough for several holes.
     let script = "for part in 0 1 2 3 4 5 6 7; do \
         seq -f %07.0f $((part*250000)) $((part*250000+249999)); sleep 1; done";
-    let output = world.run_with("a", &["-d", "--log-limit", "2M"], script).output().unwrap();
+    let output = world
+        .run_with("a", &["-d", "--log-limit", "2M"], script)
+        .output()
+        .unwrap();
     ended(&output, 0);
     // As a worker does: pieces, each from where the last one ended.
     let (mut at, mut skipped) = (0_u64, 0_u64);
     loop {
         let over = world.status("a")["state"] == "exited";
-        let part = world.ask(0, &["logs", "a", "--from", &at.to_string(), "--limit", "64K"]);
+        let part = world.ask(
+            0,
+            &["logs", "a", "--from", &at.to_string(), "--limit", "64K"],
+        );
         let text = part["text"].as_str().unwrap();
         let from = part["from"].as_u64().unwrap();
         assert_eq!(part["skipped"], from - at);
         skipped += from - at;
         // Each byte is what belongs at its offset.
         let first = from / WIDTH;
-        let whole: String = (first..=first + text.len() as u64 / WIDTH + 1).map(is_line).collect();
+        let whole: String = (first..=first + text.len() as u64 / WIDTH + 1)
+            .map(is_line)
+            .collect();
         let cut = usize::try_from(from % WIDTH).unwrap();
         assert!(whole[cut..].starts_with(text), "at {from}");
         at = part["next"].as_u64().unwrap();
@@ -82,7 +90,12 @@ fn a_reader_that_sleeps_or_leaves_keeps_no_program_waiting() {
     assert_eq!(status["exit_code"], 3);
     assert_eq!(gone.wait().unwrap().code(), Some(0));
     let mut all = String::new();
-    never.stdout.take().unwrap().read_to_string(&mut all).unwrap();
+    never
+        .stdout
+        .take()
+        .unwrap()
+        .read_to_string(&mut all)
+        .unwrap();
     assert_eq!(never.wait().unwrap().code(), Some(3));
     assert!(all.starts_with("begin\n1\n2\n") && all.ends_with("\n200000\n"));
 }
@@ -91,7 +104,8 @@ fn a_reader_that_sleeps_or_leaves_keeps_no_program_waiting() {
 fn a_part_of_the_log_is_text_and_cuts_no_character() {
     let world = World::new();
     ended(&world.run_with("a", &[], "echo 'aé€'").output().unwrap(), 0);
-    let part = |from: &str, limit: &str| world.ask(0, &["logs", "a", "--from", from, "--limit", limit]);
+    let part =
+        |from: &str, limit: &str| world.ask(0, &["logs", "a", "--from", from, "--limit", limit]);
     assert_eq!(part("0", "2")["text"], "a");
     assert_eq!(part("0", "2")["next"], 1);
     assert_eq!(part("1", "5")["text"], "é€");
@@ -99,14 +113,20 @@ fn a_part_of_the_log_is_text_and_cuts_no_character() {
     assert_eq!(part("7", "5")["text"], "");
     let beyond = world.ask(2, &["logs", "a", "--from", "8"]);
     assert!(beyond["error"].as_str().unwrap().contains("ends at 7"));
-    let output = world.command(&["logs", "a", "--from", "1", "--limit", "2"]).output().unwrap();
+    let output = world
+        .command(&["logs", "a", "--from", "1", "--limit", "2"])
+        .output()
+        .unwrap();
     assert_eq!(output.stdout, "é".as_bytes(), "{}", text(&output));
 }
 
 #[test]
 fn following_ends_with_the_run() {
     let world = World::new();
-    world.start("a", "echo 1; while [ ! -e /shared/go ]; do sleep 0.05; done; echo 2");
+    world.start(
+        "a",
+        "echo 1; while [ ! -e /shared/go ]; do sleep 0.05; done; echo 2",
+    );
     let follower = world
         .command(&["logs", "a", "-f"])
         .stdout(Stdio::piped())

@@ -8,10 +8,14 @@ use serde_json::{Value, json};
 
 use crate::world::{World, ended, signal, text, wait_for};
 
-const SCRIPT: &str = "echo x >>/shared/starts; while [ ! -e /shared/go ]; do sleep 0.05; done; exit 4";
+const SCRIPT: &str =
+    "echo x >>/shared/starts; while [ ! -e /shared/go ]; do sleep 0.05; done; exit 4";
 
 fn starts(world: &World) -> usize {
-    fs::read_to_string(world.shared("starts")).unwrap_or_default().lines().count()
+    fs::read_to_string(world.shared("starts"))
+        .unwrap_or_default()
+        .lines()
+        .count()
 }
 
 /// Changes the record, as a reboot or a broken disk would.
@@ -29,7 +33,10 @@ fn a_killed_supervisor_takes_the_container_along_and_the_next_attempt_is_its_own
     wait_for("the program", || starts(&world) == 1);
     signal(run, "supervisor", Signal::SIGKILL);
     let status = world.wait_for("a", "lost");
-    assert!(status["reason"].as_str().unwrap().contains("supervisor"), "{status}");
+    assert!(
+        status["reason"].as_str().unwrap().contains("supervisor"),
+        "{status}"
+    );
     assert_eq!(status["exit_code"], Value::Null);
     world.assert_nothing_lives();
     // Neither a follower nor `stop` makes a success of it.
@@ -40,7 +47,10 @@ fn a_killed_supervisor_takes_the_container_along_and_the_next_attempt_is_its_own
     let again = world.start("a", SCRIPT);
     assert_eq!(again["new"], true);
     let run = &again["run"];
-    assert_eq!((&run["attempt"], &run["state"]), (&json!(2), &json!("running")));
+    assert_eq!(
+        (&run["attempt"], &run["state"]),
+        (&json!(2), &json!("running"))
+    );
     assert_eq!(run["log_from"], log_end);
     assert_eq!(run["former"][0]["attempt"], 1);
     assert_eq!(run["former"][0]["state"], "lost");
@@ -112,7 +122,10 @@ fn after_a_reboot_a_run_is_lost() {
         record["process"] = this["process"].clone();
     });
     let status = world.status("a");
-    assert_eq!((&status["state"], &status["reason"]), (&json!("lost"), &json!("the machine was rebooted")));
+    assert_eq!(
+        (&status["state"], &status["reason"]),
+        (&json!("lost"), &json!("the machine was rebooted"))
+    );
     assert_eq!(world.start("a", SCRIPT)["run"]["attempt"], 2);
     wait_for("the program", || starts(&world) == 2);
     assert_eq!(world.status("b")["state"], "running");
@@ -140,18 +153,32 @@ fn a_damaged_record_is_never_a_success() {
     ended(&world.run_with("a", &[], "exit 0").output().unwrap(), 0);
     let path = world.file("a", "status.json");
     let whole = fs::read(&path).unwrap();
-    let stranger = String::from_utf8(whole.clone()).unwrap().replacen("\"a\"", "\"b\"", 1);
-    let damages: [&[u8]; 5] = [b"", &whole[..whole.len() / 2], b"\0\0\0\0", b"{}", stranger.as_bytes()];
+    let stranger = String::from_utf8(whole.clone())
+        .unwrap()
+        .replacen("\"a\"", "\"b\"", 1);
+    let damages: [&[u8]; 5] = [
+        b"",
+        &whole[..whole.len() / 2],
+        b"\0\0\0\0",
+        b"{}",
+        stranger.as_bytes(),
+    ];
     for damage in damages {
         fs::write(&path, damage).unwrap();
         let status = world.status("a");
         assert_eq!(status["state"], "lost", "{status}");
-        assert!(status["reason"].as_str().unwrap().contains("status.json"), "{status}");
+        assert!(
+            status["reason"].as_str().unwrap().contains("status.json"),
+            "{status}"
+        );
         assert_eq!(world.ask(125, &["attach", "a"])["exit_code"], Value::Null);
         assert_eq!(world.ask(0, &["list"])["runs"][0]["state"], "lost");
     }
     let again = world.start("a", "exit 0");
-    assert_eq!((&again["new"], &again["run"]["attempt"]), (&json!(true), &json!(2)));
+    assert_eq!(
+        (&again["new"], &again["run"]["attempt"]),
+        (&json!(true), &json!(2))
+    );
     world.wait_for("a", "exited");
 }
 
@@ -164,7 +191,10 @@ fn a_record_that_is_damaged_while_the_run_lives_starts_no_second_one() {
     assert_eq!(world.status("a")["state"], "lost");
     // The supervisor listens nevertheless.
     let status = world.ask(0, &["stop", "a"]);
-    assert_eq!((&status["state"], &status["stopped"]), (&json!("exited"), &json!(true)));
+    assert_eq!(
+        (&status["state"], &status["stopped"]),
+        (&json!("exited"), &json!(true))
+    );
     assert_eq!(starts(&world), 1);
     world.assert_nothing_lives();
 }
@@ -187,10 +217,16 @@ fn nothing_is_started_while_something_of_the_former_attempt_can_write_to_its_log
     world.wait_for("a", "lost");
     world.assert_nothing_lives();
     // A process that the kernel did not end yet.
-    let log = fs::OpenOptions::new().append(true).open(world.file("a", "log")).unwrap();
+    let log = fs::OpenOptions::new()
+        .append(true)
+        .open(world.file("a", "log"))
+        .unwrap();
     let error = ended(&world.run_with("a", &["-d"], SCRIPT).output().unwrap(), 4);
     let message = error["error"].as_str().unwrap();
-    assert!(message.contains(&std::process::id().to_string()), "{message}");
+    assert!(
+        message.contains(&std::process::id().to_string()),
+        "{message}"
+    );
     drop(log);
     assert_eq!(world.start("a", SCRIPT)["run"]["attempt"], 2);
 }

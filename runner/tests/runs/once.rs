@@ -47,7 +47,10 @@ fn heavy_twenty_at_once_start_one_program() {
             .into_iter()
             .map(|client| ended(&client.wait_with_output().unwrap(), 0))
             .collect();
-        let new = answers.iter().filter(|answer| answer["new"] == true).count();
+        let new = answers
+            .iter()
+            .filter(|answer| answer["new"] == true)
+            .count();
         assert_eq!(new, 1);
         for answer in &answers {
             assert_eq!(answer["run"]["supervisor"], answers[0]["run"]["supervisor"]);
@@ -65,7 +68,11 @@ fn a_name_stands_for_one_thing() {
     let script = "sleep 600";
     let key = world.path("key");
     fs::write(&key, "hunter2").unwrap();
-    std::process::Command::new("chmod").arg("600").arg(&key).status().unwrap();
+    std::process::Command::new("chmod")
+        .arg("600")
+        .arg(&key)
+        .status()
+        .unwrap();
     let secret = format!("key={}", key.display());
     world.start("a", script);
     let other_root = world.path("other");
@@ -85,7 +92,11 @@ fn a_name_stands_for_one_thing() {
         refused(&["-e", "A=hunter2"], script, "environment (A)");
         refused(&["--cwd", "/tmp"], script, "directory (/, not /tmp)");
         refused(&["--hostname", "b"], script, "host name (rekindle, not b)");
-        refused(&["--bind", "/etc:/b"], script, "binds (/shared, not /shared /b)");
+        refused(
+            &["--bind", "/etc:/b"],
+            script,
+            "binds (/shared, not /shared /b)",
+        );
         refused(&["--secret", &secret], script, "secrets (none, not key)");
         refused(&["--pids", "7"], script, "limits");
         // It is so when it is over, too.
@@ -94,7 +105,10 @@ fn a_name_stands_for_one_thing() {
     // A follower's own failures never look like a program's.
     let output = world.run_with("a", &[], "sleep 601").output().unwrap();
     let error = ended(&output, 125);
-    assert_eq!((&error["kind"], &error["exit_code"]), (&json!("refused"), &json!(125)));
+    assert_eq!(
+        (&error["kind"], &error["exit_code"]),
+        (&json!("refused"), &json!(125))
+    );
 }
 
 #[test]
@@ -104,7 +118,10 @@ fn what_could_not_start_leaves_its_name_free() {
     let root = root.to_str().unwrap();
     let args = ["run", "-d", "--id", "a", "--root", root, "--", "/bin/none"];
     let error = world.ask(1, &args);
-    assert!(error["error"].as_str().unwrap().contains("/bin/none"), "{error}");
+    assert!(
+        error["error"].as_str().unwrap().contains("/bin/none"),
+        "{error}"
+    );
     assert!(!world.file("a", "").exists());
     assert_eq!(world.ask(5, &["status", "a"])["kind"], "unknown");
     world.assert_nothing_lives();

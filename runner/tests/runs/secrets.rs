@@ -12,7 +12,9 @@ const SECRET: &str = "hunter2-is-a-secret";
 
 fn holds(path: &Path) -> bool {
     fs::read(path).is_ok_and(|bytes| {
-        bytes.windows(SECRET.len()).any(|part| part == SECRET.as_bytes())
+        bytes
+            .windows(SECRET.len())
+            .any(|part| part == SECRET.as_bytes())
             || bytes
                 .windows(SECRET.len() * 2)
                 .any(|part| part == hex::encode(SECRET).as_bytes())
@@ -51,7 +53,12 @@ fn a_secret_is_in_the_container_and_nowhere_else() {
         .spawn()
         .unwrap();
     let json = format!("{{\"stdin\": \"{SECRET}\"}}");
-    client.stdin.take().unwrap().write_all(json.as_bytes()).unwrap();
+    client
+        .stdin
+        .take()
+        .unwrap()
+        .write_all(json.as_bytes())
+        .unwrap();
     let output = client.wait_with_output().unwrap();
     ended(&output, 0);
     assert!(!text(&output).contains(SECRET));
@@ -82,7 +89,10 @@ fn a_secret_that_others_can_read_is_refused() {
     fs::write(&key, SECRET).unwrap();
     fs::set_permissions(&key, fs::Permissions::from_mode(0o644)).unwrap();
     let secret = format!("key={}", key.display());
-    let output = world.run_with("a", &["-d", "--secret", &secret], "exit 0").output().unwrap();
+    let output = world
+        .run_with("a", &["-d", "--secret", &secret], "exit 0")
+        .output()
+        .unwrap();
     let error = ended(&output, 2);
     assert!(error["error"].as_str().unwrap().contains("0644"), "{error}");
     assert!(!world.file("a", "").exists());

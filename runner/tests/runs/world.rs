@@ -124,7 +124,10 @@ impl World {
             left.is_empty()
         });
         let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
-        assert!(!mounts.contains(self.folder.path().to_str().unwrap()), "{mounts}");
+        assert!(
+            !mounts.contains(self.folder.path().to_str().unwrap()),
+            "{mounts}"
+        );
     }
 
     /// Processes that have a file of this world open, but for the watchdog and this one.
@@ -132,7 +135,11 @@ impl World {
         let mut found = BTreeSet::new();
         let ours = [std::process::id(), self.watchdog.child.id()];
         for entry in fs::read_dir("/proc").unwrap().flatten() {
-            let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else {
+            let Some(pid) = entry
+                .file_name()
+                .to_str()
+                .and_then(|name| name.parse().ok())
+            else {
                 continue;
             };
             if ours.contains(&pid) {

@@ -1,0 +1,225 @@
+//! Starting a container and waiting for it, as seen from the host.
+
+use std::sync::OnceLock;
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+
+use nix::fcntl::OFlag;
+use nix::libc;
+use nix::sys::signal::Signal;
+use nix::unistd::{geteuid, pipe2};
+use serde::{Deserialize, Serialize};
+
+use super::cgroup::Cgroups;
+use super::error::{Failure, Reports, StartError, Told};
+use super::init::{self, Init};
+use super::spec::Spec;
+use crate::sys::process::{
+    BlockedSignals, Born, Ended, clone, read_all, send_signal, wait_pidfd, wait_readable,
+};
+
+/// What the program reads from and writes to.
+#[derive(Debug)]
+pub struct Stdio {
+    /// Its input.
+    pub stdin: OwnedFd,
+    /// Its output.
+    pub stdout: OwnedFd,
+    /// Its errors.
+    pub stderr: OwnedFd,
+}
+
+/// How the program ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Exit {
+    /// By itself, with this code.
+    Code(i32),
+    /// By this signal.
+    Signal(i32),
+}
+
+/// Starts a program in an image: returns when it has begun.
+///
+/// `rootfs` is never written to. The container ends with this process, however that ends. Call it from
+/// a process with one thread.
+///
+/// # Errors
+/// When the program did not begin; nothing is left of the container then.
+pub fn start(
+    spec: &Spec,
+    rootfs: &Path,
+    secrets: &BTreeMap<String, Vec<u8>>,
+    stdio: Stdio,
+) -> Result<Container, StartError> {
+    spec.check(secrets).map_err(StartError::Spec)?;
+    let rootless = !geteuid().is_root();
+    let (reports, report) = pipe()?;
+    let (exit, exited) = pipe()?;
+    let mut notes = Vec::new();
+    let cgroups = Cgroups::make(&spec.limits, &mut notes);
+    let mut namespaces =
+        libc::CLONE_NEWNS | libc::CLONE_NEWPID | libc::CLONE_NEWUTS | libc::CLONE_NEWIPC;
+    if rootless {
+        namespaces |= libc::CLONE_NEWUSER;
+    }
+
+    // Init must not lose a signal before it waits for them, so it is born with all blocked.
+    let blocked = BlockedSignals::all();
+    let born = clone(namespaces, cgroups.born_in()).map_err(|errno| match errno {
+        nix::errno::Errno::EBUSY => StartError::Threads,
+        errno => Failure::kernel("make namespaces for", &spec.args[0], errno).into(),
+    })?;
+    let (pid, pidfd) = match born {
+        Born::Parent { pid, pidfd } => (pid, pidfd),
+        Born::Child => {
+            // Init must see when nobody reads its reports any more.
+            drop((reports, exit));
+            init::run(Init {
+                spec,
+                rootfs,
+                secrets,
+                stdio,
+                reports: Reports::new(report),
+                exited,
+                cgroups: &cgroups,
+                rootless,
+            })
+        }
+    };
+    drop(blocked);
+    drop((report, exited, stdio));
+
+    let mut container = Container {
+        pid,
+        pidfd,
+        exit: exit.into(),
+        notes,
+        cgroups,
+        ended: OnceLock::new(),
+    };
+    // The pipe ends when the program begins, or when all of the container is gone.
+    let told = read_all(File::from(reports)).map_err(|source| StartError::Kernel {
+        operation: "read the reports of".to_owned(),
+        path: spec.args[0].clone(),
+        source,
+    })?;
+    let told = Told::read(&told);
+    container.notes.extend(told.notes);
+    match told.failure {
+        Some(failure) => Err(failure.into()),
+        None if !told.ready => Err(StartError::Killed),
+        None => Ok(container),
+    }
+}
+
+fn pipe() -> Result<(OwnedFd, OwnedFd), StartError> {
+    pipe2(OFlag::O_CLOEXEC)
+        .map_err(|errno| Failure::kernel("make", "a pipe", errno).into())
+}
+
+/// A running container. It ends when this is dropped.
+#[derive(Debug)]
+pub struct Container {
+    pid: i32,
+    pidfd: OwnedFd,
+    /// How the program ended, from init: four bytes, or nothing when init was killed.
+    exit: File,
+    notes: Vec<String>,
+    cgroups: Cgroups,
+    ended: OnceLock<Exit>,
+}
+
+impl Container {
+    /// The container's first process, as the host numbers it.
+    pub fn pid(&self) -> i32 {
+        self.pid
+    }
+
+    /// Can be read from when the container has ended: for poll(2).
+    pub fn pidfd(&self) -> BorrowedFd<'_> {
+        self.pidfd.as_fd()
+    }
+
+    /// Which optional parts the host refused, and what was done instead.
+    pub fn notes(&self) -> &[String] {
+        &self.notes
+    }
+
+    /// Sends a signal to the program; `KILL` ends all processes of the container, `STOP` does nothing.
+    ///
+    /// # Errors
+    /// When the kernel refuses it. That the container has ended is no error.
+    pub fn signal(&self, signal: Signal) -> io::Result<()> {
+        match send_signal(&self.pidfd, signal as i32) {
+            Err(nix::errno::Errno::ESRCH) => Ok(()),
+            result => Ok(result?),
+        }
+    }
+
+    /// Waits until all processes of the container are gone, and tells how its program ended. May be
+    /// called again.
+    ///
+    /// # Errors
+    /// When the kernel does not tell, for example because somebody else waited for all children.
+    pub fn wait(&self) -> io::Result<Exit> {
+        if let Some(exit) = self.ended.get() {
+            return Ok(*exit);
+        }
+        wait_readable(&self.pidfd)?;
+        let init = wait_pidfd(&self.pidfd)?;
+        let mut told = Vec::new();
+        (&self.exit).read_to_end(&mut told)?;
+        let exit = match (Exit::from_bytes(&told), init) {
+            (Some(exit), _) => exit,
+            (None, Ended::Signal(signal)) => Exit::Signal(signal),
+            (None, Ended::Code(code)) => Exit::Code(code),
+        };
+        self.cgroups.remove();
+        Ok(*self.ended.get_or_init(|| exit))
+    }
+}
+
+impl Drop for Container {
+    fn drop(&mut self) {
+        if self.ended.get().is_none() {
+            // Both fail only when it is gone already.
+            let _ = self.signal(Signal::SIGKILL);
+            let _ = self.wait();
+        }
+    }
+}
+
+impl Exit {
+    /// As init writes it.
+    pub(crate) fn to_bytes(self) -> [u8; 5] {
+        let (kind, number) = match self {
+            Self::Code(code) => (b'C', code),
+            Self::Signal(signal) => (b'S', signal),
+        };
+        let [a, b, c, d] = number.to_ne_bytes();
+        [kind, a, b, c, d]
+    }
+
+    fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        let (kind, number) = bytes.split_first()?;
+        let number = i32::from_ne_bytes(number.try_into().ok()?);
+        match kind {
+            b'C' => Some(Self::Code(number)),
+            b'S' => Some(Self::Signal(number)),
+            _ => None,
+        }
+    }
+}
+
+impl From<Ended> for Exit {
+    fn from(ended: Ended) -> Self {
+        match ended {
+            Ended::Code(code) => Self::Code(code),
+            Ended::Signal(signal) => Self::Signal(signal),
+        }
+    }
+}

@@ -1,0 +1,343 @@
+//! Processes: made with namespaces, held by a descriptor, and what they may not inherit.
+#![expect(unsafe_code, reason = "libc has no safe call for these")]
+
+use std::io;
+use std::mem::{self, size_of};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::ptr;
+
+use nix::errno::Errno;
+use nix::libc;
+
+/// Who we are after a process was made.
+#[derive(Debug)]
+pub(crate) enum Born {
+    Parent { pid: i32, pidfd: OwnedFd },
+    Child,
+}
+
+/// Makes a process with its own namespaces, as fork would, and gives its descriptor. clone3(2).
+///
+/// `into` is the cgroup (version 2) that it begins in.
+///
+/// # Errors
+/// `EBUSY` when this process has threads: the child would inherit their locks and never get them.
+pub(crate) fn clone(namespaces: libc::c_int, into: Option<BorrowedFd<'_>>) -> Result<Born, Errno> {
+    if threads() != Some(1) {
+        return Err(Errno::EBUSY);
+    }
+    let mut pidfd: RawFd = -1;
+    // SAFETY: all of it is numbers, of which zero means "not used".
+    let mut args: CloneArgs = unsafe { mem::zeroed() };
+    args.flags = (namespaces | libc::CLONE_PIDFD) as u32 as u64;
+    args.pidfd = (&raw mut pidfd) as u64;
+    args.exit_signal = libc::SIGCHLD as u64;
+    if let Some(cgroup) = into {
+        args.flags |= CLONE_INTO_CGROUP;
+        args.cgroup = cgroup.as_raw_fd() as u64;
+    }
+    // SAFETY: the structure and `pidfd` live through the call. The memory is not shared (no CLONE_VM),
+    // so the child goes on with its own copy of this stack; this process has one thread, so no lock
+    // is held by somebody whom the child does not have.
+    let pid = unsafe {
+        libc::syscall(libc::SYS_clone3, &raw mut args, size_of::<CloneArgs>())
+    };
+    match Errno::result(pid)? {
+        0 => Ok(Born::Child),
+        pid => Ok(Born::Parent {
+            pid: i32::try_from(pid).map_err(|_| Errno::EOVERFLOW)?,
+            // SAFETY: the kernel wrote a new descriptor there, which nobody else knows.
+            pidfd: unsafe { OwnedFd::from_raw_fd(pidfd) },
+        }),
+    }
+}
+
+const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
+
+/// What clone3 takes; libc has it for some architectures only.
+#[repr(C)]
+struct CloneArgs {
+    flags: u64,
+    pidfd: u64,
+    child_tid: u64,
+    parent_tid: u64,
+    exit_signal: u64,
+    stack: u64,
+    stack_size: u64,
+    tls: u64,
+    set_tid: u64,
+    set_tid_size: u64,
+    cgroup: u64,
+}
+
+/// How many threads this process has; `None` when it cannot be known.
+pub(crate) fn threads() -> Option<u64> {
+    // A directory has a link for itself, for its name above, and for each directory in it.
+    let metadata = std::fs::metadata("/proc/self/task").ok()?;
+    std::os::unix::fs::MetadataExt::nlink(&metadata).checked_sub(2)
+}
+
+/// Makes a process like this one. `None` in the child.
+///
+/// # Errors
+/// What fork(2) says.
+pub(crate) fn fork() -> Result<Option<i32>, Errno> {
+    // SAFETY: a container's processes come from a process with one thread and never start another,
+    // so nobody holds a lock that the child would wait for.
+    let pid = unsafe { libc::fork() };
+    Errno::result(pid).map(|pid| (pid != 0).then_some(pid))
+}
+
+/// Ends this process at once, without running what others registered for its end.
+pub(crate) fn exit_now(code: i32) -> ! {
+    // SAFETY: takes a number and does not come back.
+    unsafe { libc::_exit(code) }
+}
+
+/// Sends a signal to the process behind a descriptor, never to one that has got its number since.
+pub(crate) fn send_signal(pidfd: impl AsFd, signal: i32) -> Result<(), Errno> {
+    // SAFETY: only numbers go in, and null for the details that the kernel then fills in.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_pidfd_send_signal,
+            pidfd.as_fd().as_raw_fd(),
+            signal,
+            ptr::null::<libc::siginfo_t>(),
+            0,
+        )
+    };
+    Errno::result(result).map(drop)
+}
+
+/// Waits until a descriptor has something to read, or its other end is gone.
+pub(crate) fn wait_readable(fd: impl AsFd) -> Result<(), Errno> {
+    let mut poll = libc::pollfd {
+        fd: fd.as_fd().as_raw_fd(),
+        events: libc::POLLIN,
+        revents: 0,
+    };
+    loop {
+        // SAFETY: one structure, which lives through the call.
+        match Errno::result(unsafe { libc::poll(&raw mut poll, 1, -1) }) {
+            Err(Errno::EINTR) => {}
+            result => return result.map(drop),
+        }
+    }
+}
+
+/// Whether nobody has the reading end of a pipe any more.
+pub(crate) fn has_no_reader(pipe: impl AsFd) -> bool {
+    let mut poll = libc::pollfd {
+        fd: pipe.as_fd().as_raw_fd(),
+        events: 0,
+        revents: 0,
+    };
+    // SAFETY: one structure, which lives through the call.
+    let ready = unsafe { libc::poll(&raw mut poll, 1, 0) };
+    ready == 1 && poll.revents & libc::POLLERR != 0
+}
+
+/// How a child ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ended {
+    Code(i32),
+    Signal(i32),
+}
+
+/// Waits for the child behind a descriptor, and forgets it.
+pub(crate) fn wait_pidfd(pidfd: impl AsFd) -> Result<Ended, Errno> {
+    // SAFETY: all of it is numbers.
+    let mut info: libc::siginfo_t = unsafe { mem::zeroed() };
+    let fd = pidfd.as_fd().as_raw_fd();
+    loop {
+        // SAFETY: the structure lives through the call, which fills it in.
+        let result =
+            unsafe { libc::waitid(libc::P_PIDFD, fd as libc::id_t, &raw mut info, libc::WEXITED) };
+        match Errno::result(result) {
+            Err(Errno::EINTR) => {}
+            Err(errno) => return Err(errno),
+            Ok(_) => break,
+        }
+    }
+    // SAFETY: waitid filled in the fields of a child.
+    let status = unsafe { info.si_status() };
+    Ok(if info.si_code == libc::CLD_EXITED {
+        Ended::Code(status)
+    } else {
+        Ended::Signal(status)
+    })
+}
+
+/// A child of this process that has ended, if there is one.
+pub(crate) fn reap() -> Option<(i32, Ended)> {
+    let mut status = 0;
+    // SAFETY: the number lives through the call.
+    let pid = unsafe { libc::waitpid(-1, &raw mut status, libc::WNOHANG) };
+    if pid <= 0 {
+        return None;
+    }
+    let ended = if libc::WIFSIGNALED(status) {
+        Ended::Signal(libc::WTERMSIG(status))
+    } else {
+        Ended::Code(libc::WEXITSTATUS(status))
+    };
+    Some((pid, ended))
+}
+
+/// The signals that wait until somebody asks for them. Puts the old ones back when it is dropped.
+#[derive(Debug)]
+pub(crate) struct BlockedSignals {
+    before: libc::sigset_t,
+}
+
+impl BlockedSignals {
+    /// Blocks all signals of this thread.
+    pub(crate) fn all() -> Self {
+        let all = every_signal();
+        let mut before = every_signal();
+        // SAFETY: both sets live through the call. It fails for a wrong first argument only.
+        unsafe { libc::sigprocmask(libc::SIG_SETMASK, &raw const all, &raw mut before) };
+        Self { before }
+    }
+}
+
+impl Drop for BlockedSignals {
+    fn drop(&mut self) {
+        // SAFETY: the set lives through the call; nobody asks for the old one.
+        unsafe { libc::sigprocmask(libc::SIG_SETMASK, &raw const self.before, ptr::null_mut()) };
+    }
+}
+
+fn every_signal() -> libc::sigset_t {
+    // SAFETY: sigfillset writes all of the set, which is numbers.
+    unsafe {
+        let mut set: libc::sigset_t = mem::zeroed();
+        libc::sigfillset(&raw mut set);
+        set
+    }
+}
+
+/// Waits for the next signal; all of them must be blocked.
+pub(crate) fn next_signal() -> i32 {
+    let all = every_signal();
+    loop {
+        // SAFETY: the set lives through the call; nobody asks for the details.
+        let signal = unsafe { libc::sigwaitinfo(&raw const all, ptr::null_mut()) };
+        if signal > 0 {
+            return signal;
+        }
+    }
+}
+
+/// No signal is ignored, handled or blocked: how a program expects to begin. Rust ignores SIGPIPE, and
+/// what is ignored stays so in a new program.
+pub(crate) fn default_signals() {
+    for signal in 1..=libc::SIGRTMAX() {
+        // SAFETY: no handler is set. The C library keeps two numbers for itself, and nobody can change
+        // those of KILL and STOP: these fail, as they should.
+        unsafe { libc::signal(signal, libc::SIG_DFL) };
+    }
+    // SAFETY: an empty set, which lives through the call.
+    unsafe {
+        let mut none: libc::sigset_t = mem::zeroed();
+        libc::sigemptyset(&raw mut none);
+        libc::sigprocmask(libc::SIG_SETMASK, &raw const none, ptr::null_mut());
+    }
+}
+
+/// Sends a signal to a child that was not waited for yet, so its number is its own.
+pub(crate) fn signal_child(pid: i32, signal: i32) {
+    // SAFETY: only numbers go in. It fails when the child has just ended, which is fine.
+    unsafe { libc::kill(pid, signal) };
+}
+
+/// Makes a descriptor also known by a number of our choice, and open in the next program.
+pub(crate) fn place(fd: impl AsFd, number: RawFd) -> Result<(), Errno> {
+    let fd = fd.as_fd().as_raw_fd();
+    // SAFETY: only numbers go in. Used for 0, 1 and 2, which no OwnedFd of this process holds.
+    let result = unsafe {
+        if fd == number {
+            libc::fcntl(fd, libc::F_SETFD, 0)
+        } else {
+            libc::dup2(fd, number)
+        }
+    };
+    Errno::result(result).map(drop)
+}
+
+/// What happens to descriptors from a number on.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Close {
+    Now,
+    /// When the next program begins.
+    OnExec,
+}
+
+/// Closes all descriptors from a number on. close_range(2).
+pub(crate) fn close_from(first: u32, when: Close) -> Result<(), Errno> {
+    let flags = match when {
+        Close::Now => 0,
+        Close::OnExec => libc::CLOSE_RANGE_CLOEXEC,
+    };
+    // SAFETY: only numbers go in. `Now` is for a process that uses none of its descriptors again and
+    // ends without running destructors.
+    let result = unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, flags) };
+    Errno::result(result).map(drop)
+}
+
+/// Takes a terminal as the one of this session, unless it is another one's. No terminal is no error.
+pub(crate) fn take_terminal(fd: impl AsFd) {
+    let fd = fd.as_fd().as_raw_fd();
+    // SAFETY: only numbers go in; 0 means never to take it from others.
+    unsafe { libc::ioctl(fd, libc::TIOCSCTTY, 0) };
+}
+
+/// Sets the limits that a program should not inherit by accident.
+pub(crate) fn default_limits() -> Result<(), Errno> {
+    // No core dumps: they would hold secrets, and the host's pattern may be a program.
+    set_limit(libc::RLIMIT_CORE, |_| (0, 0))?;
+    // What systemd gives its services: programs that use select() break above 1,024.
+    set_limit(libc::RLIMIT_NOFILE, |hard| (hard.min(1024), hard.min(524_288)))?;
+    set_limit(libc::RLIMIT_STACK, |hard| (hard.min(8 << 20), hard))?;
+    for limit in [
+        libc::RLIMIT_CPU,
+        libc::RLIMIT_FSIZE,
+        libc::RLIMIT_DATA,
+        libc::RLIMIT_AS,
+    ] {
+        set_limit(limit, |hard| (hard, hard))?;
+    }
+    Ok(())
+}
+
+/// `choose` gets the hard limit, and gives the soft and the hard one.
+fn set_limit(
+    limit: libc::__rlimit_resource_t,
+    choose: impl FnOnce(u64) -> (u64, u64),
+) -> Result<(), Errno> {
+    let mut value = libc::rlimit {
+        rlim_cur: 0,
+        rlim_max: 0,
+    };
+    // SAFETY: the structure lives through the call.
+    Errno::result(unsafe { libc::getrlimit(limit, &raw mut value) })?;
+    (value.rlim_cur, value.rlim_max) = choose(value.rlim_max);
+    // SAFETY: the structure lives through the call.
+    Errno::result(unsafe { libc::setrlimit(limit, &raw const value) }).map(drop)
+}
+
+/// Reads to the end without a `File`, so that a signal that comes does not end it.
+pub(crate) fn read_all(mut from: impl io::Read) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    from.read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+/// A copy of a descriptor whose number is at least `first`, closed in the next program.
+pub(crate) fn duplicate_from(fd: impl AsFd, first: RawFd) -> Result<OwnedFd, Errno> {
+    // SAFETY: only numbers go in.
+    let copy = unsafe { libc::fcntl(fd.as_fd().as_raw_fd(), libc::F_DUPFD_CLOEXEC, first) };
+    let copy = Errno::result(copy)?;
+    // SAFETY: the kernel just made this descriptor for us.
+    Ok(unsafe { OwnedFd::from_raw_fd(copy) })
+}
