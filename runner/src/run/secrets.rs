@@ -56,6 +56,7 @@ pub enum SecretError {
 /// # Errors
 /// When it cannot be read, or others can read it, too.
 pub fn add_file(secrets: &mut Secrets, name: &str, path: &Path) -> Result<(), SecretError> {
+    check_name(name)?;
     let failed = |source| SecretError::File {
         path: path.to_owned(),
         source,
@@ -107,15 +108,21 @@ pub fn add_json(secrets: &mut Secrets, input: impl Read) -> Result<(), SecretErr
     Ok(())
 }
 
-fn add(secrets: &mut Secrets, name: &str, contents: Vec<u8>) -> Result<(), SecretError> {
+fn check_name(name: &str) -> Result<(), SecretError> {
     let good = name.starts_with(|first: char| first.is_ascii_alphanumeric() || first == '_')
         && name.len() <= 100
         && name
             .bytes()
             .all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte));
-    if !good {
-        return Err(SecretError::Name(name.to_owned()));
+    if good {
+        Ok(())
+    } else {
+        Err(SecretError::Name(name.to_owned()))
     }
+}
+
+fn add(secrets: &mut Secrets, name: &str, contents: Vec<u8>) -> Result<(), SecretError> {
+    check_name(name)?;
     match secrets.insert(name.to_owned(), contents) {
         Some(_) => Err(SecretError::Twice(name.to_owned())),
         None => Ok(()),

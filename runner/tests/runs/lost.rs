@@ -87,6 +87,7 @@ fn heavy_twenty_at_once_start_a_lost_run_once() {
     let run = &world.start("a", SCRIPT)["run"];
     wait_for("the program", || starts(&world) == 1);
     signal(run, "supervisor", Signal::SIGKILL);
+    world.wait_for("a", "lost");
     let clients: Vec<_> = (0..20)
         .map(|_| {
             world
