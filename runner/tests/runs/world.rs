@@ -213,7 +213,7 @@ fn tree(root: &Path) {
     for name in ["bin", "etc", "root", "tmp", "proc", "sys", "dev", "run"] {
         fs::create_dir_all(root.join(name)).unwrap();
     }
-    let programs = ["sh", "sleep", "cat", "seq", "env", "sync", "kill", "head"];
+    let programs = ["sh", "sleep", "cat", "seq", "env", "flock"];
     for name in programs {
         let path = which(name);
         copy(&path, &root.join("bin").join(name));
