@@ -19,6 +19,16 @@ impl Out {
         Self { format }
     }
 
+    /// Whether a program reads what we print.
+    pub(crate) fn is_json(&self) -> bool {
+        self.format == Format::Json
+    }
+
+    /// For what a program wrote, byte by byte.
+    pub(crate) fn bytes(&mut self) -> impl Write + use<> {
+        io::stdout().lock()
+    }
+
     /// A result: `text` for people, `value` for programs.
     pub(crate) fn show(&mut self, value: &impl Serialize, text: impl FnOnce() -> String) {
         let text = match self.format {
@@ -32,21 +42,27 @@ impl Out {
         if let Err(error) = written
             && error.kind() != io::ErrorKind::BrokenPipe
         {
-            eprintln!("error: failed to write to stdout: {error}");
+            self.note(&format!("error: failed to write to stdout: {error}"));
         }
+    }
+
+    /// A line beside the result. The terminal may be gone, which is nobody's error.
+    pub(crate) fn note(&self, line: &str) {
+        let _ = writeln!(io::stderr(), "{line}");
     }
 
     /// An error: on stderr for people, and as the one document for programs.
     pub(crate) fn error(&mut self, error: &CommandError) {
-        eprintln!("error: {}", error.message);
+        self.note(&format!("error: {}", error.message));
         if let Some(hint) = &error.hint {
-            eprintln!("hint: {hint}");
+            self.note(&format!("hint: {hint}"));
         }
         if self.format == Format::Json {
             let value = json!({
                 "error": error.message,
                 "hint": error.hint,
-                "exit_code": error.exit_code as u8,
+                "kind": error.kind,
+                "exit_code": error.exit_code().number(),
             });
             self.show(&value, String::new);
         }

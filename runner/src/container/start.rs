@@ -1,6 +1,6 @@
 //! Starting a container and waiting for it, as seen from the host.
 
-use std::cell::OnceCell;
+use std::sync::OnceLock;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Read};
@@ -99,7 +99,7 @@ pub fn start(
         exit: exit.into(),
         notes,
         cgroups,
-        ended: OnceCell::new(),
+        ended: OnceLock::new(),
     };
     // The pipe ends when the program begins, or when all of the container is gone.
     let told = read_all(File::from(reports)).map_err(|source| StartError::Kernel {
@@ -129,7 +129,7 @@ pub struct Container {
     exit: File,
     notes: Vec<String>,
     cgroups: Cgroups,
-    ended: OnceCell<Exit>,
+    ended: OnceLock<Exit>,
 }
 
 impl Container {

@@ -13,4 +13,5 @@ pub use build::{BuildError, Built, Options, build};
 pub use download::{DownloadError, Network};
 pub use pull::{PullError, Pulled, pull, unpack_file, verify_file};
 pub use source::{BadUrl, Source};
+pub(crate) use store::seconds;
 pub use store::{Collected, Image, Listed, Manifest, Store, StoreError};

@@ -1,6 +1,5 @@
-//! What the commands do: call the library, print, and say what to do about an error.
+//! `image …`
 
-use std::error::Error;
 use std::fmt::Write as _;
 use std::fs::File;
 use std::io::{self, Read};
@@ -9,7 +8,8 @@ use std::time::{Duration, SystemTime};
 
 use serde_json::json;
 
-use crate::cli::{Build, Command, Gc, ImageCommand, List, Pull, Unpack, Verify};
+use super::{CommandError, age, size, usage};
+use crate::cli::{Build, Gc, ImageCommand, List, Pull, Unpack, Verify};
 use crate::exit::ExitCode;
 use crate::image::{
     self, BadUrl, BuildError, DownloadError, Listed, Network, Options, PullError, Source, Store,
@@ -18,16 +18,7 @@ use crate::image::{
 use crate::out::Out;
 use crate::unpack::{Dropped, Reason, Summary, UnpackError};
 
-/// Why a command could not do what it was asked to.
-#[derive(Debug)]
-pub(crate) struct CommandError {
-    pub(crate) message: String,
-    pub(crate) hint: Option<String>,
-    pub(crate) exit_code: ExitCode,
-}
-
-pub(crate) fn run(command: Command, out: &mut Out) -> Result<(), CommandError> {
-    let Command::Image(command) = command;
+pub(super) fn run(command: ImageCommand, out: &mut Out) -> Result<(), CommandError> {
     match command {
         ImageCommand::Pull(args) => pull(args, out),
         ImageCommand::Build(args) => build(&args, out),
@@ -188,53 +179,6 @@ fn summary(entries: u64, bytes: u64, dropped: &Dropped) -> String {
         let _ = write!(text, "; left out {}", parts.join(", "));
     }
     text
-}
-
-fn size(bytes: u64) -> String {
-    const MIB: u64 = 1 << 20;
-    if bytes >= 10 * MIB {
-        format!("{} MiB", bytes / MIB)
-    } else {
-        format!("{} KiB", bytes.div_ceil(1024))
-    }
-}
-
-fn age(time: Duration) -> String {
-    match time.as_secs() {
-        seconds @ 0..120 => format!("{seconds} s"),
-        seconds @ 120..7200 => format!("{} min", seconds / 60),
-        seconds @ 7200..172_800 => format!("{} h", seconds / 3600),
-        seconds => format!("{} d", seconds / 86_400),
-    }
-}
-
-fn usage(message: &str) -> CommandError {
-    CommandError {
-        message: message.to_owned(),
-        hint: None,
-        exit_code: ExitCode::Usage,
-    }
-}
-
-/// An error and everything that caused it, on one line.
-fn chain(error: &dyn Error) -> String {
-    let mut text = format!("failed to {error}");
-    let mut source = error.source();
-    while let Some(cause) = source {
-        let _ = write!(text, ": {cause}");
-        source = cause.source();
-    }
-    text
-}
-
-impl CommandError {
-    fn new(error: &dyn Error, exit_code: ExitCode, hint: Option<&str>) -> Self {
-        Self {
-            message: chain(error),
-            hint: hint.map(str::to_owned),
-            exit_code,
-        }
-    }
 }
 
 impl From<StoreError> for CommandError {

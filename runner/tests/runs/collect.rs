@@ -1,0 +1,117 @@
+//! Removing runs, and images that runs use.
+
+use std::fs;
+
+use nix::sys::signal::Signal;
+use serde_json::json;
+
+use crate::world::{World, ended, signal, text};
+
+#[test]
+fn only_what_is_over_and_old_is_removed() {
+    let world = World::new();
+    ended(&world.run_with("over", &[], "exit 0").output().unwrap(), 0);
+    world.start("live", "sleep 600");
+    let run = &world.start("lost", "sleep 600")["run"];
+    signal(run, "supervisor", Signal::SIGKILL);
+    world.wait_for("lost", "lost");
+    ended(
+        &world.run_with("strange", &[], "exit 0").output().unwrap(),
+        0,
+    );
+    fs::write(world.file("strange", "notes.txt"), "mine").unwrap();
+    fs::create_dir(world.store().join("runs/not a run")).unwrap();
+
+    let gone = world.ask(0, &["gc", "--older-than", "1h"]);
+    assert_eq!(gone["removed"], json!([]));
+    assert_eq!(gone["kept"], json!(["lost", "over"]));
+    let gone = world.ask(0, &["gc", "--older-than", "0d"]);
+    assert_eq!(gone["removed"], json!(["lost", "over"]));
+    assert_eq!(gone["live"], json!(["live"]));
+    assert!(
+        gone["foreign"][0][1]
+            .as_str()
+            .unwrap()
+            .contains("notes.txt"),
+        "{gone}"
+    );
+    assert_eq!(world.status("live")["state"], "running");
+    assert_eq!(world.status("strange")["state"], "exited");
+    assert!(world.store().join("runs/not a run").exists());
+    for id in ["over", "lost"] {
+        assert!(!world.file(id, "").exists(), "{id}");
+        world.ask(5, &["status", id]);
+    }
+    // The name is free.
+    assert_eq!(world.start("over", "exit 1")["new"], true);
+}
+
+#[test]
+fn what_a_killed_collection_left_is_swept() {
+    let world = World::new();
+    let trash = world.store().join("runs/.trash-a-1");
+    fs::create_dir_all(&trash).unwrap();
+    fs::write(trash.join("log"), "x").unwrap();
+    world.ask(0, &["gc"]);
+    assert!(!trash.exists());
+}
+
+#[test]
+fn an_image_is_held_as_long_as_its_run_lives() {
+    let world = World::new();
+    let image = world.path("image.tar.zst");
+    let (root, image) = (world.path("root"), image.to_str().unwrap());
+    let built = world.ask(
+        0,
+        &[
+            "image",
+            "build",
+            root.to_str().unwrap(),
+            image,
+            "--level",
+            "1",
+        ],
+    );
+    let digest = built["digest"].as_str().unwrap();
+    let options = ["-d", "--image", digest];
+
+    let missing = ended(
+        &world.run_with("a", &options, "exit 0").output().unwrap(),
+        5,
+    );
+    assert!(
+        missing["hint"]
+            .as_str()
+            .unwrap()
+            .contains(&format!("image pull --digest {digest}"))
+    );
+    assert!(!world.file("a", "").exists());
+
+    let url = format!("file:{image}");
+    world.ask(0, &["image", "pull", "--digest", digest, "--url", &url]);
+    let output = world
+        .run_with("a", &options, "echo >/shared/began; sleep 600")
+        .output()
+        .unwrap();
+    let run = &ended(&output, 0)["run"];
+    assert_eq!(run["rootfs"], json!({"image": digest}));
+    world.wait_for_shared("began");
+    let collect = || world.ask(0, &["image", "gc", "--unused-for", "0d"]);
+    let collected = collect();
+    assert_eq!(
+        (&collected["in_use"], &collected["removed"]),
+        (&json!([digest]), &json!([]))
+    );
+    world.ask(0, &["stop", "a", "--grace", "0s"]);
+    assert_eq!(collect()["removed"], json!([digest]));
+    let again = world
+        .run_with("a", &options, "echo >/shared/began; sleep 600")
+        .output()
+        .unwrap();
+    assert_eq!(
+        ended(&again, 0)["run"]["state"],
+        "exited",
+        "{}",
+        text(&again)
+    );
+}
