@@ -56,7 +56,10 @@ fn heavy_lines_that_are_kept_are_whole_and_the_log_stays_within_its_limit() {
     assert!(oldest > 0, "{status}");
     assert_eq!(status["log"]["end"], lines * WIDTH);
     let part = world.ask(0, &["logs", "a", "--limit", "5"]);
-    assert_eq!((&part["from"], &part["skipped"]), (&oldest.into(), &oldest.into()));
+    assert_eq!(
+        (&part["from"], &part["skipped"]),
+        (&oldest.into(), &oldest.into())
+    );
     let kept = world.log("a");
     assert_eq!(kept.len() as u64, lines * WIDTH - oldest);
     assert!(kept.ends_with(&is_line(lines - 1)));

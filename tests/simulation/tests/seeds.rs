@@ -82,7 +82,7 @@ fn seeds_that_once_failed() {
         // Begun before its pause was over, by a duplicate or by an operator's word that came again.
         2, 15, 22, 31, 35, 37, 54, 64, 85, 86,
         // The end on record, the cluster never freed.
-        33, // A job that ran in spite of a failure called itself for ever.
+        33,  // A job that ran in spite of a failure called itself for ever.
         153, // A claim whose answer was lost, held by nobody.
         910, // Copies of a message that waited for a last chance, each a second.
         3706,
