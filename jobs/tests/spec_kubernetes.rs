@@ -1,8 +1,12 @@
-//! The `kubernetes` section of a spec from the outside: the example, and what can be wrong with it.
+//! The `kubernetes` section of a spec from the outside: the example, its place in the plan, and what
+//! can be wrong with it.
 
+use jobs::ids::JobName;
+use jobs::plan::{DEFAULT_PLAN, PlanFile};
 use jobs::spec::{ClusterSpec, Encapsulation, NetworkPlugin};
 
 const EXAMPLE: &str = include_str!("../../deploy/examples/cluster-with-kubernetes.yaml");
+const WITHOUT: &str = include_str!("../../deploy/examples/cluster.yaml");
 
 #[test]
 fn the_example_says_what_is_installed() {
@@ -15,6 +19,38 @@ fn the_example_says_what_is_installed() {
         kubernetes.extra_vars["auto_renew_certificates"],
         serde_json::json!(true)
     );
+}
+
+#[test]
+fn kubespray_is_in_the_plan_of_a_cluster_that_wants_kubernetes_and_in_no_other() {
+    let plan = |yaml: &str| {
+        let spec = ClusterSpec::parse(yaml).expect("valid");
+        let file = PlanFile::parse(DEFAULT_PLAN).expect("valid");
+        file.expand(&spec).expect("valid")
+    };
+    let name = JobName::of("kubespray", None);
+    let with = plan(EXAMPLE);
+    let job = with.job(&name).expect("in the plan");
+    let needs: Vec<&str> = job.needs.iter().map(JobName::as_str).collect();
+    assert_eq!(
+        needs,
+        [
+            "reachability/small-master-1",
+            "reachability/small-master-2",
+            "reachability/small-master-3",
+            "reachability/small-app-1",
+            "reachability/small-app-2",
+            "reachability/small-bastion-1",
+            "mount/small-app-1",
+            "mount/small-app-2"
+        ]
+    );
+    let report = with.job(&JobName::of("report", None)).expect("in the plan");
+    assert!(report.needs.contains(&name));
+
+    let without = plan(WITHOUT);
+    assert!(without.job(&name).is_none());
+    assert!(without.jobs().iter().all(|job| !job.needs.contains(&name)));
 }
 
 #[test]
