@@ -8,6 +8,8 @@
 //! The SSH key is lent: it goes through the standard input of the runner into the container's
 //! memory, and stands in no file, argument, log or record.
 
+#[cfg(test)]
+mod ansible_tests;
 mod events;
 mod inventory;
 mod log;
