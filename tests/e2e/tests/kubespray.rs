@@ -257,6 +257,38 @@ async fn a_run_that_is_always_lost_fails_the_job() -> anyhow::Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_bastion_that_forgot_the_run_fails_the_job_and_a_retry_is_another_run()
+-> anyhow::Result<()> {
+    let play = Play {
+        looks: 1_000_000,
+        ..Play::default()
+    };
+    let scene = Scene::new(play).await?;
+    let worker = scene.worker().await?;
+    let begun = scene.lab.recover(&spec()).await?;
+    until("it runs", async || {
+        Ok(scene.run(&begun, 1)["looks"].as_u64() > Some(3))
+    })
+    .await?;
+    // A new bastion has nothing of the old one.
+    let all = ["rm", "-rf", "/var/lib/rekindle"];
+    scene.lab.hosts().run("test-bastion-1", &all, b"").await;
+    let record = begun.reaches(JOB, &[Status::Failed], LONG).await?;
+    let why = why(&record);
+    assert!(
+        why.contains("the bastion does not know it any more"),
+        "{why}"
+    );
+
+    scene.lab.hosts().kubespray(Play::default());
+    scene.lab.retry(&begun, JOB, None).await?;
+    begun.reaches(JOB, &[Status::Succeeded], LONG).await?;
+    worker.stop().await?;
+    assert_eq!(scene.run(&begun, 2)["exit"]["code"], 0);
+    scene.lab.sandbox.stop().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn exit_code_0_with_a_host_left_out_is_a_failure() -> anyhow::Result<()> {
     let play = Play {
         forgets: Some("test-cache-1".into()),

@@ -177,7 +177,10 @@ async fn attempt_run(
             host: &host,
             path: &path,
         };
-        let there = runner.status(&run.id).await?.log;
+        let Some(status) = runner.status(&run.id).await? else {
+            return Ok(0);
+        };
+        let there = status.log;
         let mut carried = log.carried().await?;
         while carried < there.end {
             carried = log.carry(&runner, &run.id, carried, there, true).await?;
@@ -217,7 +220,10 @@ async fn watch(
             // Waiting may outlast the connection.
             let host = ctx.world().ssh(ctx, bastion).await?;
             let runner = Runner { host: &host, path };
-            let status = runner.status(&run.id).await?;
+            let Some(status) = runner.status(&run.id).await? else {
+                let lost = "the bastion does not know it any more";
+                return Ok(Poll::Ready(Ended::unknown(lost, ctx.generation())));
+            };
             let mut seen = seen.lock().await;
             let (progress, carried) = &mut *seen;
             let so_far = match *carried {

@@ -17,6 +17,9 @@ pub(super) const HOME: &str = "/var/lib/rekindle";
 /// One command's share of a turn: an image that takes longer goes on in the next look.
 const PULL_TIMEOUT: Duration = Duration::from_secs(40);
 
+/// The runner knows no such run, or is not there itself, as the shell says.
+const NOT_THERE: [u32; 2] = [5, 127];
+
 /// The runner on one host.
 #[derive(Debug, Clone)]
 pub(super) struct Runner<'a, H> {
@@ -75,6 +78,7 @@ pub(super) struct Exit {
 /// Which bytes of the log there are. What is before `begin` was thrown away.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 pub(super) struct LogRange {
+    #[serde(alias = "oldest")]
     pub(super) begin: u64,
     pub(super) end: u64,
 }
@@ -103,14 +107,21 @@ impl<H: Host> Runner<'_, H> {
         self.execute(command).await.map(|_| ())
     }
 
-    /// How a run is.
-    pub(super) async fn status(&self, id: &str) -> Result<Status, JobError> {
+    /// How a run is; nothing when the host does not know it: it is another one than before, say.
+    pub(super) async fn status(&self, id: &str) -> Result<Option<Status>, JobError> {
         let argv = ["status", id, "--output", "json"].map(str::to_owned);
-        let output = self.execute(self.command(argv.into())).await?;
-        serde_json::from_slice(&output.stdout).map_err(|e| {
-            let text: String = output.text().chars().take(200).collect();
-            JobError::retry(e).while_doing(format!("read the status of run {id}, `{text}`"))
-        })
+        let command = self.command(argv.into()).label("rekindle-runner status");
+        let output = match self.host.execute_ok(&command).await {
+            Ok(output) => output,
+            Err(SshError::Failed { status, .. }) if NOT_THERE.contains(&status) => return Ok(None),
+            Err(error) => return Err(judge(error)),
+        };
+        serde_json::from_slice(&output.stdout)
+            .map(Some)
+            .map_err(|e| {
+                let text: String = output.text().chars().take(200).collect();
+                JobError::retry(e).while_doing(format!("read the status of run {id}, `{text}`"))
+            })
     }
 
     /// Some of a run's log.
@@ -135,13 +146,13 @@ impl<H: Host> Runner<'_, H> {
     }
 }
 
-/// The runner's exit codes: 2 is our mistake, 4 is "not what was asked for"; trying again helps
-/// against neither.
+/// The runner's exit codes: 2 is our mistake, 4 is "not what was asked for", 5 is "no such image";
+/// trying again helps against none of them.
 fn judge(error: SshError) -> JobError {
     match &error {
-        SshError::Failed { status: 2 | 4, .. } => {
-            JobError::fatal(error).leaves(LeftBehind::Resources)
-        }
+        SshError::Failed {
+            status: 2 | 4 | 5, ..
+        } => JobError::fatal(error).leaves(LeftBehind::Resources),
         _ => error.into(),
     }
 }

@@ -25,6 +25,20 @@ pub(super) struct Ended {
     pub(super) generation: u32,
 }
 
+impl Ended {
+    /// The end of a run of which nothing else is known.
+    pub(super) fn unknown(why: &str, generation: u32) -> Self {
+        Self {
+            exit: None,
+            lost: Some(why.to_owned()),
+            recap: None,
+            troubles: Vec::new(),
+            log_end: 0,
+            generation,
+        }
+    }
+}
+
 /// Whether every host of the inventory was brought to the end.
 ///
 /// # Errors

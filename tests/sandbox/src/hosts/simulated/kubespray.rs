@@ -571,7 +571,7 @@ fn run_file(id: &str) -> String {
 
 fn read_run(world: &World, server: &str, id: &str) -> Result<Run, (u32, String)> {
     let machine = world.find(server).ok_or((1, "no such server".to_owned()))?;
-    let unknown = || (1, format!("error: there is no run {id}"));
+    let unknown = || (5, format!("error: there is no run {id}"));
     match machine.root.get(&run_file(id)).map(|e| &e.node) {
         Some(Node::File(bytes)) => serde_json::from_slice(bytes).map_err(|_| unknown()),
         _ => Err(unknown()),
