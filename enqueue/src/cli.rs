@@ -78,6 +78,8 @@ pub(crate) enum Command {
     List(List),
     /// Check the connections to store, queue and cloud
     Doctor(Doctor),
+    /// Remove what lies in the queue or in its dead queue: wake-ups only, S3 keeps all jobs
+    Purge(Purge),
     /// Print the completion script of a shell
     Completions(Completions),
     /// Print the JSON schema of cluster.yaml
@@ -325,6 +327,15 @@ pub(crate) struct Doctor {
     pub(crate) queue: QueueArgs,
     #[command(flatten)]
     pub(crate) world: WorldArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Purge {
+    /// The queue to purge, by its full name: the work queue's or its dead queue's; a wrong one tells both
+    #[arg(value_name = "QUEUE")]
+    pub(crate) name: String,
+    #[command(flatten)]
+    pub(crate) queue: QueueArgs,
 }
 
 #[derive(Debug, Args)]

@@ -92,9 +92,11 @@ impl CliError {
                 | StoreError::NewerSchema { .. }
                 | StoreError::Damaged { .. }),
             ) => error.to_string(),
-            Self::Queue(error @ (QueueError::Config { .. } | QueueError::Different { .. })) => {
-                error.to_string()
-            }
+            Self::Queue(
+                error @ (QueueError::Config { .. }
+                | QueueError::Different { .. }
+                | QueueError::TooSoon { .. }),
+            ) => error.to_string(),
             _ => self.to_string(),
         }
     }

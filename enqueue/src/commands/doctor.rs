@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use jobs::queue::Pile;
 use serde::Serialize;
 use serde_json::json;
 use tokio::time::timeout;
@@ -121,13 +122,18 @@ async fn queue(args: &Doctor) -> Result<(Verdict, String), CliError> {
     let depth = depth?;
     let dead = match depth.dead {
         0 => String::new(),
-        n => format!(", {n} dead: look at why, then `rekindle retry`"),
+        n => format!(
+            ", {n} dead: look at why, then `rekindle retry`, then `rekindle purge {}`",
+            queue.name(Pile::Dead)
+        ),
     };
     Ok((
         Verdict::Ok,
         format!(
-            "{} messages ready, {} delayed{dead}",
-            depth.ready, depth.delayed
+            "`{}`: {} messages ready, {} delayed{dead}",
+            queue.name(Pile::Work),
+            depth.ready,
+            depth.delayed
         ),
     ))
 }

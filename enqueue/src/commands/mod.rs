@@ -8,6 +8,7 @@ mod flags;
 mod list;
 mod pause;
 mod plan;
+mod purge;
 mod recover;
 mod resume;
 mod retry;
@@ -44,6 +45,7 @@ pub(crate) async fn run(command: &Command, out: &mut Out) -> Result<ExitCode, Cl
         Command::Resume(args) => resume::run(args, out).await,
         Command::List(args) => list::run(args, out).await,
         Command::Doctor(args) => doctor::run(args, out).await,
+        Command::Purge(args) => purge::run(args, out).await,
         Command::Completions(args) => Ok(completions::run(args, out)),
         Command::Schema => Ok(schema::run(out)),
     }

@@ -136,6 +136,18 @@ async fn json_is_one_document_and_watch_prints_json_lines() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn only_the_queue_that_is_set_is_purged_and_only_by_its_name() {
+    let world = World::new().await;
+    let run = world.run_with("purge rekindle.job", &[NO_BROKER]).await;
+    run.exits(2)
+        .complains("`rekindle.job` is not the queue that is set")
+        .complains("`rekindle.jobs`, and its dead queue is `rekindle.jobs.dead`");
+    world.run_with("purge", &[NO_BROKER]).await.exits(2);
+    let run = world.run_with("purge rekindle.jobs.dead", &[NO_BROKER]);
+    run.await.exits(1).complains("the queue is not reachable");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn doctor_says_what_is_wrong_and_what_to_do() {
     let world = World::new().await;
     let run = world.run_with("doctor", &[NO_BROKER]).await.exits(1);

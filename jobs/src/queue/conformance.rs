@@ -12,7 +12,7 @@ use bytes::Bytes;
 use futures::future::{join_all, try_join_all};
 use tokio::time::Instant;
 
-use super::{Consumer, Delivery, Depth, MAX_DELAY, MAX_REASON, Outgoing, Queue, QueueError};
+use super::{Consumer, Delivery, Depth, MAX_DELAY, MAX_REASON, Outgoing, Pile, Queue, QueueError};
 
 /// Makes one test of each check. `$with` is an `async fn` that gets the check, makes an empty
 /// queue, runs the check on it and clears up.
@@ -35,6 +35,8 @@ macro_rules! queue_conformance {
             a_lost_delivery_can_do_nothing
             an_abandoned_wait_for_a_delivery_loses_nothing
             depth_counts_ready_delayed_and_dead
+            purging_the_work_takes_only_what_is_ready
+            purging_the_dead_leaves_the_work
             a_closed_queue_refuses_everything
         );
     };
@@ -424,6 +426,60 @@ pub async fn depth_counts_ready_delayed_and_dead(queue: Arc<dyn Queue>) {
         dead: 1,
     };
     depth_becomes(&queue, wanted).await;
+}
+
+/// What is ready is gone; what was given up stays, what waits comes, and who holds something keeps it.
+pub async fn purging_the_work_takes_only_what_is_ready(queue: Arc<dyn Queue>) {
+    let mut consumer = consume(&queue, 1).await;
+    publish(&queue, &message("bad"), Duration::ZERO).await;
+    let bad = next(&mut consumer).await;
+    bad.handle.dead_letter("bad").await.expect("dead-letter");
+    drop(bad);
+    publish(&queue, &message("held"), Duration::ZERO).await;
+    let held = next(&mut consumer).await;
+    for n in 0..12 {
+        publish(&queue, &message(&format!("m{n}")), Duration::ZERO).await;
+    }
+    publish(&queue, &message("later"), Duration::from_secs(3_600)).await;
+    let before = Depth {
+        ready: 12,
+        delayed: 1,
+        dead: 1,
+    };
+    depth_becomes(&queue, before).await;
+    queue.purge(Pile::Work).await.expect("purge");
+    depth_becomes(&queue, Depth { ready: 0, ..before }).await;
+    assert!(!held.lost.is_cancelled());
+    held.handle.ack().await.expect("ack of what was held");
+    drop(held);
+    nothing(&mut consumer).await;
+    // It works on, for what comes later.
+    publish(&queue, &message("after"), Duration::ZERO).await;
+    let after = next(&mut consumer).await;
+    assert_eq!(after.body, message("after").body);
+    after.handle.ack().await.expect("ack");
+}
+
+/// And nothing else.
+pub async fn purging_the_dead_leaves_the_work(queue: Arc<dyn Queue>) {
+    let mut consumer = consume(&queue, 1).await;
+    publish(&queue, &message("bad"), Duration::ZERO).await;
+    let bad = next(&mut consumer).await;
+    bad.handle.dead_letter("bad").await.expect("dead-letter");
+    drop(bad);
+    drop(consumer);
+    publish(&queue, &message("now"), Duration::ZERO).await;
+    publish(&queue, &message("later"), Duration::from_secs(3_600)).await;
+    let work = Depth {
+        ready: 1,
+        delayed: 1,
+        dead: 0,
+    };
+    depth_becomes(&queue, Depth { dead: 1, ..work }).await;
+    queue.purge(Pile::Dead).await.expect("purge");
+    depth_becomes(&queue, work).await;
+    assert_eq!(queue.dead(10).await.expect("dead"), []);
+    assert_ne!(queue.name(Pile::Dead), queue.name(Pile::Work));
 }
 
 /// And says so, to those who hold something of it too.

@@ -13,7 +13,9 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::{Consumer, Dead, Delivery, Depth, Handle, Outgoing, Queue, QueueError, cut_reason};
+use super::{
+    Consumer, Dead, Delivery, Depth, Handle, Outgoing, Pile, Queue, QueueError, cut_reason,
+};
 
 /// A queue in memory, as one client of it has it. Clones are the same client.
 #[derive(Clone, Default)]
@@ -149,6 +151,24 @@ impl Queue for InProcess {
             delayed: state.delayed.len() as u64,
             dead: state.dead.len() as u64,
         })
+    }
+
+    async fn purge(&self, pile: Pile) -> Result<(), QueueError> {
+        self.shared.change(|state| {
+            state.promote();
+            match pile {
+                Pile::Work => state.ready.clear(),
+                Pile::Dead => state.dead.clear(),
+            }
+        });
+        Ok(())
+    }
+
+    fn name(&self, pile: Pile) -> String {
+        match pile {
+            Pile::Work => "in-process".to_owned(),
+            Pile::Dead => "in-process.dead".to_owned(),
+        }
     }
 
     async fn dead(&self, most: usize) -> Result<Vec<Dead>, QueueError> {

@@ -53,6 +53,15 @@ pub struct Depth {
     pub dead: u64,
 }
 
+/// Which of the two queues: every broker has both.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pile {
+    /// What is to be delivered.
+    Work,
+    /// What was given up.
+    Dead,
+}
+
 /// A message in the dead queue.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Dead {
@@ -91,6 +100,14 @@ pub enum QueueError {
         queue: String,
         /// The broker's words.
         reason: String,
+    },
+    /// The broker was asked to purge a queue again too soon (SQS: once in 60 s).
+    #[error("purge: queue `{queue}` was purged less than {after:?} ago: try again then")]
+    TooSoon {
+        /// The queue's name.
+        queue: String,
+        /// How long to leave between two purges.
+        after: Duration,
     },
     /// A setting such as the URL makes no sense.
     #[error("{field}: {reason}")]
@@ -178,6 +195,13 @@ pub trait Queue: Send + Sync + fmt::Debug {
 
     /// Looks at up to `most` dead messages, oldest first, without removing them.
     async fn dead(&self, most: usize) -> Result<Vec<Dead>, QueueError>;
+
+    /// Removes messages for good: dead ones, or those that are ready to be delivered. What a consumer
+    /// holds stays with it, and what waits for its delay still comes.
+    async fn purge(&self, pile: Pile) -> Result<(), QueueError>;
+
+    /// The queue's name on the broker. Connects to nothing.
+    fn name(&self, pile: Pile) -> String;
 
     /// The largest body that [`Queue::publish`] takes, in bytes: [`MAX_BODY`], or what there is room for.
     fn largest_body(&self) -> usize {

@@ -16,7 +16,7 @@ use jobs::ids::{ClusterName, JobName, StepKey};
 use jobs::keys::{self, Series};
 use jobs::message::{Demo, Job};
 use jobs::plan::PlannedJob;
-use jobs::queue::{Consumer, Dead, Depth, InProcess, Outgoing, Queue, QueueError};
+use jobs::queue::{Consumer, Dead, Depth, InProcess, Outgoing, Pile, Queue, QueueError};
 use jobs::record::{Flags, JobRecord, JobVersion, RecoveryRecord, Retry, Versioned};
 use jobs::store::{Appended, Store, StoreError};
 use sandbox::clo::{Operation, VolumeView};
@@ -528,6 +528,14 @@ impl Queue for KeptOpen {
 
     async fn dead(&self, most: usize) -> Result<Vec<Dead>, QueueError> {
         self.0.dead(most).await
+    }
+
+    async fn purge(&self, pile: Pile) -> Result<(), QueueError> {
+        self.0.purge(pile).await
+    }
+
+    fn name(&self, pile: Pile) -> String {
+        self.0.name(pile)
     }
 
     async fn close(&self) {}

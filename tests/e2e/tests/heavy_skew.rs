@@ -69,6 +69,12 @@ impl Queue for Nowhere {
     async fn dead(&self, _: usize) -> Result<Vec<jobs::queue::Dead>, jobs::queue::QueueError> {
         Ok(Vec::new())
     }
+    async fn purge(&self, _: jobs::queue::Pile) -> Result<(), jobs::queue::QueueError> {
+        Ok(())
+    }
+    fn name(&self, _: jobs::queue::Pile) -> String {
+        "nowhere".into()
+    }
     async fn close(&self) {}
 }
 

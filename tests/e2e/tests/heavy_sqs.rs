@@ -91,6 +91,8 @@ async fn heavy_commands_and_two_workers_recover_a_cluster_over_sqs() -> anyhow::
     assert_eq!(history.takeovers, 0);
     nothing_is_left(&site).await?;
     workers.stop().await?;
+    let said = site.rekindle("purge rekindle-jobs-dead").await?;
+    ensure!(said.contains("rekindle retry"), "{said}");
     site.stop().await
 }
 

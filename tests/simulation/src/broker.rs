@@ -7,7 +7,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use jobs::message::JobMessage;
 use jobs::queue::{
-    Consumer, Dead, Delivery, Depth, Handle, InProcess, Outgoing, Queue, QueueError,
+    Consumer, Dead, Delivery, Depth, Handle, InProcess, Outgoing, Pile, Queue, QueueError,
 };
 
 use super::stage::Stage;
@@ -111,6 +111,14 @@ impl Queue for Broker {
 
     async fn dead(&self, most: usize) -> Result<Vec<Dead>, QueueError> {
         self.inner.dead(most).await
+    }
+
+    async fn purge(&self, pile: Pile) -> Result<(), QueueError> {
+        self.inner.purge(pile).await
+    }
+
+    fn name(&self, pile: Pile) -> String {
+        self.inner.name(pile)
     }
 
     async fn close(&self) {

@@ -14,7 +14,7 @@ use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::{Consumer, Dead, Depth, Outgoing, Queue, QueueError};
+use super::{Consumer, Dead, Depth, Outgoing, Pile, Queue, QueueError};
 use config::Settings;
 use link::Link;
 use topology::{RPC_TIMEOUT, Target};
@@ -108,6 +108,15 @@ impl Queue for Rabbit {
             .map_err(|error| errors::of("dead", &error))
     }
 
+    async fn purge(&self, pile: Pile) -> Result<(), QueueError> {
+        let link = self.link("purge").await?;
+        topology::purge(link.connection(), &self.settings.queue, target(pile)).await
+    }
+
+    fn name(&self, pile: Pile) -> String {
+        target(pile).name(&self.settings.queue)
+    }
+
     async fn close(&self) {
         self.closed.cancel();
         self.consumers.close();
@@ -123,6 +132,13 @@ impl fmt::Debug for Rabbit {
         f.debug_struct("Rabbit")
             .field("settings", &self.settings)
             .finish_non_exhaustive()
+    }
+}
+
+fn target(pile: Pile) -> Target {
+    match pile {
+        Pile::Work => Target::Work,
+        Pile::Dead => Target::Dead,
     }
 }
 

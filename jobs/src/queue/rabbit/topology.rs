@@ -7,7 +7,7 @@
 
 use std::time::Duration;
 
-use lapin::options::QueueDeclareOptions;
+use lapin::options::{QueueDeclareOptions, QueuePurgeOptions};
 use lapin::types::{AMQPValue, FieldTable};
 use lapin::{Connection, ErrorKind};
 
@@ -176,6 +176,27 @@ pub(super) async fn count(
         Ok(Err(error)) if is_absent(&error) => Ok(0),
         Ok(result) => result.map_err(|error| errors::of("depth", &error)),
         Err(_) => Err(errors::no_answer("depth", RPC_TIMEOUT)),
+    }
+}
+
+/// Removes the ready messages of a queue; an absent queue has none.
+pub(super) async fn purge(
+    connection: &Connection,
+    queue: &str,
+    target: Target,
+) -> Result<(), QueueError> {
+    let purged = async {
+        let channel = connection.create_channel().await?;
+        let options = QueuePurgeOptions::default();
+        channel
+            .queue_purge(target.name(queue).into(), options)
+            .await?;
+        channel.close(200, "done".into()).await
+    };
+    match tokio::time::timeout(RPC_TIMEOUT, purged).await {
+        Ok(Err(error)) if is_absent(&error) => Ok(()),
+        Ok(result) => result.map_err(|error| errors::of("purge", &error)),
+        Err(_) => Err(errors::no_answer("purge", RPC_TIMEOUT)),
     }
 }
 

@@ -126,6 +126,12 @@ impl Calls {
         Ok(received.messages.unwrap_or_default())
     }
 
+    /// Removes all messages of a queue, within a minute.
+    pub(super) async fn purge(&self, url: &str) -> Result<(), Failed> {
+        let call = self.client.purge_queue().queue_url(url);
+        self.done(call.send().await).map(|_| ())
+    }
+
     /// Removes a message that we received.
     pub(super) async fn delete(&self, url: &str, receipt: &str) -> Result<(), Failed> {
         let call = self.client.delete_message().queue_url(url);

@@ -6,6 +6,9 @@ use aws_sdk_sqs::error::{DisplayErrorContext, ProvideErrorMetadata, SdkError};
 
 use crate::queue::QueueError;
 
+/// SQS purges a queue once in this time.
+const BETWEEN_PURGES: Duration = Duration::from_secs(60);
+
 /// A call that failed, in the service's words.
 #[derive(Debug, Clone)]
 pub(super) struct Failed {
@@ -20,6 +23,8 @@ pub(super) enum Kind {
     Absent,
     /// There is such a queue already, with other attributes.
     Exists,
+    /// The queue is being purged, or was a moment ago.
+    Purging,
     /// The message is not ours any more.
     Stale,
     /// No rights, or nobody knows us.
@@ -39,6 +44,17 @@ impl Failed {
             Kind::Refused => QueueError::Refused { doing, reason },
             Kind::Late(after) if doing == "publish" => QueueError::Unconfirmed { doing, after },
             _ => QueueError::Unreachable { doing, reason },
+        }
+    }
+
+    /// The error of purging the queue `name`.
+    pub(super) fn of_purging(self, name: &str) -> QueueError {
+        match self.kind {
+            Kind::Purging => QueueError::TooSoon {
+                queue: name.to_owned(),
+                after: BETWEEN_PURGES,
+            },
+            _ => self.during("purge"),
         }
     }
 
@@ -93,6 +109,7 @@ fn said(status: u16, code: &str, message: &str) -> Kind {
     match code.rsplit('.').next().unwrap_or_default() {
         "NonExistentQueue" | "QueueDoesNotExist" => Kind::Absent,
         "QueueAlreadyExists" | "QueueNameExists" => Kind::Exists,
+        "PurgeQueueInProgress" => Kind::Purging,
         "ReceiptHandleIsInvalid" | "MessageNotInflight" | "InvalidParameterValue" => Kind::Stale,
         "AccessDenied"
         | "AccessDeniedException"
@@ -139,6 +156,22 @@ fn short(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_purge_that_comes_too_soon_says_so() {
+        for code in [
+            "PurgeQueueInProgress",
+            "AWS.SimpleQueueService.PurgeQueueInProgress",
+        ] {
+            let kind = said(403, code, "only one PurgeQueue operation every 60 seconds");
+            let reason = String::new();
+            let error = Failed { kind, reason }.of_purging("jobs-dead").to_string();
+            assert!(
+                error.contains("`jobs-dead` was purged less than 60s ago"),
+                "{error}"
+            );
+        }
+    }
 
     #[test]
     fn words_of_both_protocols_are_known() {

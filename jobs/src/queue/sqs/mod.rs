@@ -9,11 +9,12 @@ use std::time::Duration;
 use async_trait::async_trait;
 use aws_sdk_sqs::types::{Message, MessageSystemAttributeName, QueueAttributeName};
 use bytes::Bytes;
-use futures::future::join_all;
+use futures::future::{join_all, try_join_all};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::{Consumer, Dead, Depth, Outgoing, Queue, QueueError};
+use super::{Consumer, Dead, Depth, Outgoing, Pile, Queue, QueueError};
+use calls::Calls;
 use config::Settings;
 use envelope::LARGEST_BODY;
 use errors::Kind;
@@ -33,7 +34,10 @@ pub use config::SqsConfig;
 /// So many dead messages are looked through to find the oldest; beyond, it is approximate.
 const SCAN: usize = 100;
 
-/// How long the dead messages that are looked at are hidden, should we die while we look.
+/// So many batches of ten are taken by one purge: it ends also when messages come all the time.
+const MOST_BATCHES: usize = 10_000;
+
+/// How long the messages that are looked at are hidden, should we die while we look.
 const LOOK: Duration = Duration::from_secs(30);
 
 /// Two queues on SQS, one for work and one for the dead. Connects when first used.
@@ -112,6 +116,30 @@ impl Queue for Sqs {
         })
     }
 
+    async fn purge(&self, pile: Pile) -> Result<(), QueueError> {
+        self.open("purge")?;
+        let queues = self.service.queues().await?;
+        let calls = self.service.calls().await;
+        let purged = match pile {
+            Pile::Work => drain(calls, &queues.work).await,
+            Pile::Dead => calls.purge(&queues.dead).await,
+        };
+        purged.map_err(|failed| {
+            if failed.kind == Kind::Absent {
+                self.service.forget(&queues);
+            }
+            failed.of_purging(&self.name(pile))
+        })
+    }
+
+    fn name(&self, pile: Pile) -> String {
+        let settings = &self.service.settings;
+        match pile {
+            Pile::Work => settings.work.clone(),
+            Pile::Dead => settings.dead.clone(),
+        }
+    }
+
     fn largest_body(&self) -> usize {
         LARGEST_BODY
     }
@@ -135,6 +163,22 @@ impl fmt::Debug for Sqs {
 fn check(message: &Outgoing, delay: Duration) -> Result<(), QueueError> {
     message.check(delay)?;
     message.check_size(LARGEST_BODY)
+}
+
+/// Takes and deletes what is ready. SQS' own purge would also take what workers hold: they would lose
+/// it in the middle of their turns.
+async fn drain(calls: &Calls, queue: &str) -> Result<(), errors::Failed> {
+    for _ in 0..MOST_BATCHES {
+        // As when looking: a question that waits a little asks all of SQS' servers.
+        let batch = calls.receive(queue, 10, LOOK, Duration::from_secs(1));
+        let batch = batch.await?;
+        if batch.is_empty() {
+            break;
+        }
+        let receipts = batch.iter().filter_map(Message::receipt_handle);
+        try_join_all(receipts.map(|receipt| calls.delete(queue, receipt))).await?;
+    }
+    Ok(())
 }
 
 /// Hides all dead messages (or very many) for a moment, and puts them back. All, because SQS gives

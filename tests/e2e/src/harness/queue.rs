@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use jobs::ids::JobName;
 use jobs::message::JobMessage;
 use jobs::queue::{
-    Consumer, Dead, Delivery, Depth, Handle, InProcess, Outgoing, Queue, QueueError,
+    Consumer, Dead, Delivery, Depth, Handle, InProcess, Outgoing, Pile, Queue, QueueError,
 };
 use sandbox::hosts::simulated::Cut;
 
@@ -123,6 +123,14 @@ impl Queue for Tapped {
 
     async fn dead(&self, most: usize) -> Result<Vec<Dead>, QueueError> {
         self.queue.dead(most).await
+    }
+
+    async fn purge(&self, pile: Pile) -> Result<(), QueueError> {
+        self.queue.purge(pile).await
+    }
+
+    fn name(&self, pile: Pile) -> String {
+        self.queue.name(pile)
     }
 
     /// The broker serves the others on.
