@@ -266,3 +266,49 @@ fn a_start_that_fails_leaves_nothing() {
     world.spec.cwd = "/nowhere".into();
     world.run(&["true"]).refusal();
 }
+
+#[test]
+fn a_supervisor_signals_and_waits_as_often_as_it_likes() {
+    let mut world = World::new();
+    world.after = |container| {
+        assert!(container.pid() > 1);
+        // This one would stop process 1.
+        container.signal(Signal::SIGSTOP).unwrap_err();
+        container.signal(Signal::SIGTERM).unwrap();
+        let exit = container.wait().unwrap();
+        // There is nobody any more: no other process gets it.
+        container.signal(Signal::SIGKILL).unwrap();
+        assert_eq!(container.wait().unwrap(), exit);
+        exit
+    };
+    let exit = world.run(&["sleep", "1000"]).exit;
+    assert_eq!(exit, Ok(Exit::Signal(15)));
+}
+
+#[test]
+fn a_container_ends_when_it_is_let_go() {
+    let mut world = World::new();
+    world.after = |container| {
+        let space = namespace(container.pid()).unwrap();
+        drop(container);
+        Exit::Code(in_namespace(&space).len() as i32)
+    };
+    let exit = world.run(&["sh", "-c", "sleep 1000 & sleep 1000"]).exit;
+    assert_eq!(exit, Ok(Exit::Code(0)), "processes are left");
+}
+
+#[test]
+fn a_supervisor_without_input_and_output_gives_its_own() {
+    let mut world = World::new();
+    world.before = |_| {
+        for fd in 0..3 {
+            nix::unistd::close(fd).unwrap();
+        }
+    };
+    let output = world.run(&["sh", "-c", "cat; echo out; echo err >&2"]);
+    assert_eq!(
+        (output.stdout.as_str(), output.stderr.as_str()),
+        ("out\n", "err\n")
+    );
+    assert_eq!(output.exit, Ok(Exit::Code(0)));
+}

@@ -15,7 +15,7 @@ use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::waitpid;
 use nix::unistd::{ForkResult, Pid, fork};
-use runner::container::{self, Exit, Limits, Spec, StartError, Stdio};
+use runner::container::{self, Container, Exit, Limits, Spec, StartError, Stdio};
 use serde::de::DeserializeOwned;
 
 /// What the image has, beside the libraries of these.
@@ -40,6 +40,8 @@ pub(crate) struct World {
     pub(crate) secrets: BTreeMap<String, Vec<u8>>,
     /// What the supervisor does before it starts the container.
     pub(crate) before: fn(&Path),
+    /// What it does with the container.
+    pub(crate) after: fn(Container) -> Exit,
 }
 
 impl World {
@@ -65,6 +67,7 @@ impl World {
             spec,
             secrets: BTreeMap::new(),
             before: |_| {},
+            after: |container| container.wait().unwrap(),
         }
     }
 
@@ -144,15 +147,19 @@ impl World {
             self.path("image")
         };
         let dir = rootfs.parent().unwrap();
+        // In another order than their numbers, for a supervisor that has none open.
+        let stderr = File::create(dir.join("stderr")).unwrap().into();
+        let stdout = File::create(dir.join("stdout")).unwrap().into();
+        let stdin = File::open("/dev/null").unwrap().into();
         let stdio = Stdio {
-            stdin: File::open("/dev/null").unwrap().into(),
-            stdout: File::create(dir.join("stdout")).unwrap().into(),
-            stderr: File::create(dir.join("stderr")).unwrap().into(),
+            stdin,
+            stdout,
+            stderr,
         };
         let ended = match container::start(&self.spec, &rootfs, &self.secrets, stdio) {
             Ok(container) => {
                 say(dir, "started", &(container.pid(), container.notes()));
-                Ok(container.wait().unwrap())
+                Ok((self.after)(container))
             }
             Err(error) => Err(describe(&error)),
         };
