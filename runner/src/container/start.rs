@@ -182,13 +182,13 @@ impl Container {
             return Ok(*exit);
         }
         wait_readable(&self.pidfd)?;
-        let init = wait_pidfd(&self.pidfd)?;
+        let init = wait_pidfd(&self.pidfd);
         let mut told = Vec::new();
         (&self.exit).read_to_end(&mut told)?;
-        let exit = match (Exit::from_bytes(&told), init) {
-            (Some(exit), _) => exit,
-            (None, Ended::Signal(signal)) => Exit::Signal(signal),
-            (None, Ended::Code(code)) => Exit::Code(code),
+        let exit = match Exit::from_bytes(&told) {
+            Some(exit) => exit,
+            // Init was killed, and the program with it.
+            None => init?.into(),
         };
         self.cgroups.remove();
         Ok(*self.ended.get_or_init(|| exit))

@@ -133,6 +133,9 @@ pub(crate) enum Ended {
 }
 
 /// Waits for the child behind a descriptor, and forgets it.
+///
+/// # Errors
+/// `ECHILD` when this process ignores SIGCHLD: then the kernel has forgotten it already.
 pub(crate) fn wait_pidfd(pidfd: impl AsFd) -> Result<Ended, Errno> {
     // SAFETY: all of it is numbers.
     let mut info: libc::siginfo_t = unsafe { mem::zeroed() };
@@ -223,8 +226,8 @@ pub(crate) fn next_signal() -> i32 {
     }
 }
 
-/// No signal is ignored, handled or blocked: how a program expects to begin. Rust ignores SIGPIPE, and
-/// what is ignored stays so in a new program.
+/// No signal is ignored or handled: how a program expects to begin. Rust ignores SIGPIPE, and what is
+/// ignored stays so in a new program; who ignores SIGCHLD cannot wait for a child.
 pub(crate) fn default_signals() {
     // The kernel's structure, which is at most so large; zero is the default in each field. The C
     // library would keep two signals for itself, which may be ignored where we come from.
@@ -242,6 +245,10 @@ pub(crate) fn default_signals() {
             )
         };
     }
+}
+
+/// Lets signals through that were blocked.
+pub(crate) fn unblock_signals() {
     // SAFETY: an empty set, which lives through the call.
     unsafe {
         let mut none: libc::sigset_t = mem::zeroed();

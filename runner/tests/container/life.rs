@@ -246,7 +246,7 @@ fn the_groups_of_a_killed_supervisor_are_removed_by_the_next() {
     world.spec.limits.pids = Some(20);
     let running = world.start(&["sleep", "1000"]);
     let space = namespace(running.init()).unwrap();
-    let name = format!("rekindle-runner-{}-", running.supervisor);
+    let name = running.group.clone();
     assert_eq!(groups(&name).len(), 1);
     kill(running.supervisor, Signal::SIGKILL).unwrap();
     until("all are gone", || in_namespace(&space).is_empty());
@@ -311,4 +311,19 @@ fn a_supervisor_without_input_and_output_gives_its_own() {
         ("out\n", "err\n")
     );
     assert_eq!(output.exit, Ok(Exit::Code(0)));
+}
+
+#[test]
+fn a_supervisor_that_ignores_its_children_hears_of_them() {
+    let mut world = World::new();
+    world.before = |_| {
+        use nix::sys::signal::{SigHandler, signal};
+        // SAFETY: no handler is set.
+        #[expect(unsafe_code, reason = "there is no safe call")]
+        unsafe { signal(Signal::SIGCHLD, SigHandler::SigIgn) }.unwrap();
+    };
+    assert_eq!(
+        world.run(&["sh", "-c", "true; exit 4"]).exit,
+        Ok(Exit::Code(4))
+    );
 }
