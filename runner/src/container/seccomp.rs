@@ -47,7 +47,6 @@ const DENIED: &[libc::c_long] = &[
     libc::SYS_nfsservctl,
     // The machine as a whole.
     libc::SYS_kexec_load,
-    #[cfg(target_arch = "x86_64")]
     libc::SYS_kexec_file_load,
     libc::SYS_init_module,
     libc::SYS_finit_module,

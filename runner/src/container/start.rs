@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Read};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::sync::OnceLock;
 
+use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::libc;
 use nix::sys::signal::Signal;
@@ -18,7 +19,8 @@ use super::error::{Failure, Reports, StartError, Told};
 use super::init::{self, Init};
 use super::spec::Spec;
 use crate::sys::process::{
-    BlockedSignals, Born, Ended, clone, read_all, send_signal, wait_pidfd, wait_readable,
+    BlockedSignals, Born, Ended, clone, duplicate_from, read_all, send_signal, wait_pidfd,
+    wait_readable,
 };
 
 /// What the program reads from and writes to.
@@ -70,7 +72,7 @@ pub fn start(
     // Init must not lose a signal before it waits for them, so it is born with all blocked.
     let blocked = BlockedSignals::all();
     let born = clone(namespaces, cgroups.born_in()).map_err(|errno| match errno {
-        nix::errno::Errno::EBUSY => StartError::Threads,
+        Errno::EBUSY => StartError::Threads,
         errno => Failure::kernel("make namespaces for", &spec.args[0], errno).into(),
     })?;
     let (pid, pidfd) = match born {
@@ -116,8 +118,15 @@ pub fn start(
     }
 }
 
+/// Neither end has the number of input, output or errors, where the program's own come.
 fn pipe() -> Result<(OwnedFd, OwnedFd), StartError> {
-    pipe2(OFlag::O_CLOEXEC).map_err(|errno| Failure::kernel("make", "a pipe", errno).into())
+    let high = |fd: OwnedFd| match fd.as_raw_fd() {
+        0..=2 => duplicate_from(fd, 3),
+        _ => Ok(fd),
+    };
+    pipe2(OFlag::O_CLOEXEC)
+        .and_then(|(from, to)| Ok((high(from)?, high(to)?)))
+        .map_err(|errno| Failure::kernel("make", "a pipe", errno).into())
 }
 
 /// A running container. It ends when this is dropped.
@@ -158,7 +167,7 @@ impl Container {
             return Err(io::ErrorKind::InvalidInput.into());
         }
         match send_signal(&self.pidfd, signal as i32) {
-            Err(nix::errno::Errno::ESRCH) => Ok(()),
+            Err(Errno::ESRCH) => Ok(()),
             result => Ok(result?),
         }
     }
@@ -173,13 +182,13 @@ impl Container {
             return Ok(*exit);
         }
         wait_readable(&self.pidfd)?;
-        let init = wait_pidfd(&self.pidfd)?;
+        let init = wait_pidfd(&self.pidfd);
         let mut told = Vec::new();
         (&self.exit).read_to_end(&mut told)?;
-        let exit = match (Exit::from_bytes(&told), init) {
-            (Some(exit), _) => exit,
-            (None, Ended::Signal(signal)) => Exit::Signal(signal),
-            (None, Ended::Code(code)) => Exit::Code(code),
+        let exit = match Exit::from_bytes(&told) {
+            Some(exit) => exit,
+            // Init was killed, and the program with it.
+            None => init?.into(),
         };
         self.cgroups.remove();
         Ok(*self.ended.get_or_init(|| exit))

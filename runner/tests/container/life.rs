@@ -246,7 +246,7 @@ fn the_groups_of_a_killed_supervisor_are_removed_by_the_next() {
     world.spec.limits.pids = Some(20);
     let running = world.start(&["sleep", "1000"]);
     let space = namespace(running.init()).unwrap();
-    let name = format!("rekindle-runner-{}-", running.supervisor);
+    let name = running.group.clone();
     assert_eq!(groups(&name).len(), 1);
     kill(running.supervisor, Signal::SIGKILL).unwrap();
     until("all are gone", || in_namespace(&space).is_empty());
@@ -265,4 +265,65 @@ fn a_start_that_fails_leaves_nothing() {
     world.run(&["nothing"]).refusal();
     world.spec.cwd = "/nowhere".into();
     world.run(&["true"]).refusal();
+}
+
+#[test]
+fn a_supervisor_signals_and_waits_as_often_as_it_likes() {
+    let mut world = World::new();
+    world.after = |container| {
+        assert!(container.pid() > 1);
+        // This one would stop process 1.
+        container.signal(Signal::SIGSTOP).unwrap_err();
+        container.signal(Signal::SIGTERM).unwrap();
+        let exit = container.wait().unwrap();
+        // There is nobody any more: no other process gets it.
+        container.signal(Signal::SIGKILL).unwrap();
+        assert_eq!(container.wait().unwrap(), exit);
+        exit
+    };
+    let exit = world.run(&["sleep", "1000"]).exit;
+    assert_eq!(exit, Ok(Exit::Signal(15)));
+}
+
+#[test]
+fn a_container_ends_when_it_is_let_go() {
+    let mut world = World::new();
+    world.after = |container| {
+        let space = namespace(container.pid()).unwrap();
+        drop(container);
+        Exit::Code(in_namespace(&space).len() as i32)
+    };
+    let exit = world.run(&["sh", "-c", "sleep 1000 & sleep 1000"]).exit;
+    assert_eq!(exit, Ok(Exit::Code(0)), "processes are left");
+}
+
+#[test]
+fn a_supervisor_without_input_and_output_gives_its_own() {
+    let mut world = World::new();
+    world.before = |_| {
+        for fd in 0..3 {
+            nix::unistd::close(fd).unwrap();
+        }
+    };
+    let output = world.run(&["sh", "-c", "cat; echo out; echo err >&2"]);
+    assert_eq!(
+        (output.stdout.as_str(), output.stderr.as_str()),
+        ("out\n", "err\n")
+    );
+    assert_eq!(output.exit, Ok(Exit::Code(0)));
+}
+
+#[test]
+fn a_supervisor_that_ignores_its_children_hears_of_them() {
+    let mut world = World::new();
+    world.before = |_| {
+        use nix::sys::signal::{SigHandler, signal};
+        // SAFETY: no handler is set.
+        #[expect(unsafe_code, reason = "there is no safe call")]
+        unsafe { signal(Signal::SIGCHLD, SigHandler::SigIgn) }.unwrap();
+    };
+    assert_eq!(
+        world.run(&["sh", "-c", "true; exit 4"]).exit,
+        Ok(Exit::Code(4))
+    );
 }

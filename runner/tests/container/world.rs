@@ -15,7 +15,7 @@ use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::waitpid;
 use nix::unistd::{ForkResult, Pid, fork};
-use runner::container::{self, Exit, Limits, Spec, StartError, Stdio};
+use runner::container::{self, Container, Exit, Limits, Spec, StartError, Stdio};
 use serde::de::DeserializeOwned;
 
 /// What the image has, beside the libraries of these.
@@ -40,6 +40,8 @@ pub(crate) struct World {
     pub(crate) secrets: BTreeMap<String, Vec<u8>>,
     /// What the supervisor does before it starts the container.
     pub(crate) before: fn(&Path),
+    /// What it does with the container.
+    pub(crate) after: fn(Container) -> Exit,
 }
 
 impl World {
@@ -65,6 +67,7 @@ impl World {
             spec,
             secrets: BTreeMap::new(),
             before: |_| {},
+            after: |container| container.wait().unwrap(),
         }
     }
 
@@ -120,6 +123,7 @@ impl World {
         match forked {
             ForkResult::Parent { child } => Running {
                 supervisor: child,
+                group: group_of(child),
                 dir: self.dir.path().to_owned(),
                 reaped: false,
             },
@@ -144,15 +148,19 @@ impl World {
             self.path("image")
         };
         let dir = rootfs.parent().unwrap();
+        // In another order than their numbers, for a supervisor that has none open.
+        let stderr = File::create(dir.join("stderr")).unwrap().into();
+        let stdout = File::create(dir.join("stdout")).unwrap().into();
+        let stdin = File::open("/dev/null").unwrap().into();
         let stdio = Stdio {
-            stdin: File::open("/dev/null").unwrap().into(),
-            stdout: File::create(dir.join("stdout")).unwrap().into(),
-            stderr: File::create(dir.join("stderr")).unwrap().into(),
+            stdin,
+            stdout,
+            stderr,
         };
         let ended = match container::start(&self.spec, &rootfs, &self.secrets, stdio) {
             Ok(container) => {
                 say(dir, "started", &(container.pid(), container.notes()));
-                Ok(container.wait().unwrap())
+                Ok((self.after)(container))
             }
             Err(error) => Err(describe(&error)),
         };
@@ -200,6 +208,8 @@ fn exit_now(code: i32) -> ! {
 /// A supervisor and its container.
 pub(crate) struct Running {
     pub(crate) supervisor: Pid,
+    /// What its control groups' names begin with.
+    pub(crate) group: String,
     dir: PathBuf,
     reaped: bool,
 }
@@ -261,9 +271,25 @@ impl Running {
         let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
         let ours = self.dir.to_str().unwrap();
         assert!(!mounts.contains(ours), "a mount is left: {mounts}");
-        let name = format!("rekindle-runner-{}-", self.supervisor);
-        assert_eq!(groups(&name), Vec::<PathBuf>::new(), "groups are left");
+        assert_eq!(
+            groups(&self.group),
+            Vec::<PathBuf>::new(),
+            "groups are left"
+        );
     }
+}
+
+/// By process and start: the number alone may have been another one's.
+fn group_of(pid: Pid) -> String {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    let start = stat
+        .rsplit_once(')')
+        .unwrap()
+        .1
+        .split_whitespace()
+        .nth(19)
+        .unwrap();
+    format!("rekindle-runner-{pid}-{start}-")
 }
 
 /// The control groups of a supervisor.
