@@ -50,11 +50,13 @@ pub(crate) fn open_in(
 ) -> Result<OwnedFd, Errno> {
     let how = OpenHow::new()
         .flags(flags | OFlag::O_CLOEXEC)
-        .mode(Mode::from_bits_truncate(if flags.contains(OFlag::O_CREAT) {
-            0o644
-        } else {
-            0
-        }))
+        .mode(Mode::from_bits_truncate(
+            if flags.contains(OFlag::O_CREAT) {
+                0o644
+            } else {
+                0
+            },
+        ))
         .resolve(ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_MAGICLINKS | resolve);
     loop {
         match openat2(root.as_fd(), path, how) {

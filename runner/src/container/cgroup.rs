@@ -72,7 +72,8 @@ impl Cgroups {
         if !geteuid().is_root() {
             return Err("control groups need root".to_owned());
         }
-        let table = fs::read_to_string("/proc/self/mountinfo").map_err(|error| error.to_string())?;
+        let table =
+            fs::read_to_string("/proc/self/mountinfo").map_err(|error| error.to_string())?;
         let own = fs::read_to_string("/proc/self/cgroup").map_err(|error| error.to_string())?;
         let hierarchy = find(&table, &own, limit.controller, &has_controller)
             .ok_or("the host has no control group for it")?;
@@ -114,7 +115,9 @@ impl Cgroups {
     pub(crate) fn join(&self, reports: &Reports) {
         for mut file in &self.members {
             if let Err(error) = file.write_all(b"0") {
-                reports.note(format!("a limit is missing: its group takes no process ({error})"));
+                reports.note(format!(
+                    "a limit is missing: its group takes no process ({error})"
+                ));
             }
         }
     }
@@ -203,7 +206,10 @@ fn find(
         let mut parts = line.splitn(3, ':').skip(1);
         let controllers = parts.next()?;
         let path = parts.next()?;
-        controllers.split(',').any(|name| name == controller).then_some(path)
+        controllers
+            .split(',')
+            .any(|name| name == controller)
+            .then_some(path)
     });
     mountinfo.lines().find_map(|line| {
         let (place, kind) = line.split_once(" - ")?;
@@ -213,11 +219,15 @@ fn find(
         match (kind.next()?, kind.nth(1)?) {
             ("cgroup", options) if options.split(',').any(|name| name == controller) => {
                 let below = Path::new(own_path?).strip_prefix(root).ok()?;
-                Some(Hierarchy { parent: mounted.join(below), unified: false })
+                Some(Hierarchy {
+                    parent: mounted.join(below),
+                    unified: false,
+                })
             }
-            ("cgroup2", _) if has(mounted, controller) => {
-                Some(Hierarchy { parent: mounted.to_owned(), unified: true })
-            }
+            ("cgroup2", _) if has(mounted, controller) => Some(Hierarchy {
+                parent: mounted.to_owned(),
+                unified: true,
+            }),
             _ => None,
         }
     })
@@ -242,7 +252,8 @@ mod tests {
 39 31 0:36 / /sys/fs/cgroup/pids rw,relatime shared:9 - cgroup cgroup rw,pids
 41 31 0:38 / /sys/fs/cgroup/unified rw,relatime - cgroup2 cgroup2 rw
 ";
-    const V2: &str = "30 23 0:26 / /sys/fs/cgroup rw,nosuid shared:4 - cgroup2 cgroup2 rw,nsdelegate\n";
+    const V2: &str =
+        "30 23 0:26 / /sys/fs/cgroup rw,nosuid shared:4 - cgroup2 cgroup2 rw,nsdelegate\n";
 
     #[test]
     fn the_hierarchy_of_a_controller_is_found() {
@@ -251,12 +262,18 @@ mod tests {
             find(text, own, controller, &|_: &Path, _: &str| has)
         };
         let v1 = |parent: &str| {
-            Some(Hierarchy { parent: parent.into(), unified: false })
+            Some(Hierarchy {
+                parent: parent.into(),
+                unified: false,
+            })
         };
         assert_eq!(found(V1, "pids", false), v1("/sys/fs/cgroup/pids/a/b"));
         assert_eq!(found(V1, "memory", false), v1("/sys/fs/cgroup/memory/"));
         assert_eq!(found(V1, "cpu", false), None);
-        let v2 = Hierarchy { parent: "/sys/fs/cgroup".into(), unified: true };
+        let v2 = Hierarchy {
+            parent: "/sys/fs/cgroup".into(),
+            unified: true,
+        };
         assert_eq!(found(V2, "pids", true), Some(v2));
         assert_eq!(found(V2, "pids", false), None);
         assert_eq!(found("", "pids", true), None);

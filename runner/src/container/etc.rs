@@ -33,8 +33,18 @@ pub(crate) fn write(root: &Root, hostname: &str, reports: &Reports) -> Result<()
         Err(error) => reports.note(format!("no /etc/resolv.conf: the host has none ({error})")),
     }
     let hosts = std::fs::read_to_string("/etc/hosts").unwrap_or_default();
-    put(root, "hosts", hosts_with(&hosts, hostname).as_bytes(), reports)?;
-    put(root, "hostname", format!("{hostname}\n").as_bytes(), reports)?;
+    put(
+        root,
+        "hosts",
+        hosts_with(&hosts, hostname).as_bytes(),
+        reports,
+    )?;
+    put(
+        root,
+        "hostname",
+        format!("{hostname}\n").as_bytes(),
+        reports,
+    )?;
     authorities(root, reports)
 }
 
@@ -68,12 +78,16 @@ fn put(root: &Root, name: &str, text: &[u8], reports: &Reports) -> Result<(), Fa
         return put_over(root, name, &path, text, reports);
     }
     let etc = target::directory(root, "/etc".as_ref())?;
-    match unlinkat(&etc, name, UnlinkatFlags::NoRemoveDir) {
-        Ok(()) | Err(Errno::ENOENT) => {}
-        Err(Errno::EISDIR) => return Err(Failure::refused(&path, "it is a directory")),
-        Err(errno) => return Err(Failure::kernel("remove from the image", &path, errno)),
+    let put = match unlinkat(&etc, name, UnlinkatFlags::NoRemoveDir) {
+        Ok(()) | Err(Errno::ENOENT) => create(&etc, name, text).map(drop),
+        Err(errno) => Err(errno),
+    };
+    match put {
+        Err(Errno::EISDIR) => Err(Failure::refused(&path, "it is a directory")),
+        // A user's container, and the image is another user's.
+        Err(Errno::EACCES | Errno::EPERM) => put_over(root, name, &path, text, reports),
+        put => put.map_err(failed("write in the image", &path)),
     }
-    create(&etc, name, text).map_err(failed("write in the image", &path)).map(drop)
 }
 
 /// The same where the image cannot be changed: a file in memory is mounted over the image's.
@@ -118,7 +132,12 @@ fn authorities(root: &Root, reports: &Reports) -> Result<(), Failure> {
     };
     let mut found = false;
     for path in AUTHORITIES {
-        let theirs = open_in(root.fd(), path.as_ref(), OFlag::O_PATH, ResolveFlag::empty());
+        let theirs = open_in(
+            root.fd(),
+            path.as_ref(),
+            OFlag::O_PATH,
+            ResolveFlag::empty(),
+        );
         if let Ok(theirs) = theirs
             && target::is_file(&theirs)
         {
@@ -145,9 +164,18 @@ mod tests {
 
     #[test]
     fn hosts_gain_what_they_lack_and_lose_nothing() {
-        assert_eq!(hosts_with("", "box"), "127.0.0.1\tlocalhost\n127.0.1.1\tbox\n");
+        assert_eq!(
+            hosts_with("", "box"),
+            "127.0.0.1\tlocalhost\n127.0.1.1\tbox\n"
+        );
         let hosts = "::1 localhost\n10.0.0.1 a b # box";
-        assert_eq!(hosts_with(hosts, "box"), format!("{hosts}\n127.0.1.1\tbox\n"));
-        assert_eq!(hosts_with("10.0.0.1 box localhost\n", "box"), "10.0.0.1 box localhost\n");
+        assert_eq!(
+            hosts_with(hosts, "box"),
+            format!("{hosts}\n127.0.1.1\tbox\n")
+        );
+        assert_eq!(
+            hosts_with("10.0.0.1 box localhost\n", "box"),
+            "10.0.0.1 box localhost\n"
+        );
     }
 }

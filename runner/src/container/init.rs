@@ -78,8 +78,9 @@ impl Init<'_> {
             map_user()?;
         }
         if let Err(errno) = unshare(CloneFlags::CLONE_NEWCGROUP) {
-            self.reports
-                .note(format!("no cgroup namespace: the program sees the host's names ({errno})"));
+            self.reports.note(format!(
+                "no cgroup namespace: the program sees the host's names ({errno})"
+            ));
         }
         // Before any mount: what we do must never reach the host.
         let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
@@ -94,7 +95,8 @@ impl Init<'_> {
         mounts::binds(&root, &self.spec.binds)?;
         root.enter()?;
 
-        sethostname(&self.spec.hostname).map_err(failed("set the host name", &self.spec.hostname))?;
+        sethostname(&self.spec.hostname)
+            .map_err(failed("set the host name", &self.spec.hostname))?;
         self.become_root()?;
         set_dumpable(false).map_err(failed("make undumpable", "process 1"))?;
         privileges::drop_all(&self.reports)?;
@@ -114,7 +116,8 @@ impl Init<'_> {
     }
 
     fn die_with_the_caller(&self) -> Result<(), Failure> {
-        set_pdeathsig(Signal::SIGKILL).map_err(failed("ask for the death signal of", "process 1"))?;
+        set_pdeathsig(Signal::SIGKILL)
+            .map_err(failed("ask for the death signal of", "process 1"))?;
         // The caller may have died before. Its number tells nothing, as it is outside of our
         // namespace; but it alone reads our reports.
         if has_no_reader(self.reports.pipe()) {

@@ -34,13 +34,12 @@ const DEVICES: [(&str, u64, u64); 6] = [
     ("tty", 5, 0),
 ];
 
-const DEVICE_LINKS: [(&str, &str); 6] = [
+const DEVICE_LINKS: [(&str, &str); 5] = [
     ("ptmx", "pts/ptmx"),
     ("fd", "/proc/self/fd"),
     ("stdin", "/proc/self/fd/0"),
     ("stdout", "/proc/self/fd/1"),
     ("stderr", "/proc/self/fd/2"),
-    ("core", "/proc/kcore"),
 ];
 
 /// Of /proc: what tells about the host, or changes it, and belongs to no process.
@@ -246,14 +245,21 @@ pub(crate) fn secrets(
     // Linux 6.4, and not for users.
     let mount = make(true)
         .or_else(|errno| {
-            reports.note(format!("secrets may be swapped: they are in plain tmpfs ({errno})"));
+            reports.note(format!(
+                "secrets may be swapped: they are in plain tmpfs ({errno})"
+            ));
             make(false)
         })
         .map_err(failed("make a file system for", PATH))?;
     for (name, contents) in secrets {
         let flags = OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_WRONLY | OFlag::O_CLOEXEC;
-        let file = openat(&mount, name.as_str(), flags, Mode::from_bits_truncate(0o400))
-            .map_err(failed("make the secret", name))?;
+        let file = openat(
+            &mount,
+            name.as_str(),
+            flags,
+            Mode::from_bits_truncate(0o400),
+        )
+        .map_err(failed("make the secret", name))?;
         std::fs::File::from(file)
             .write_all(contents)
             .map_err(|error| Failure::kernel("write the secret", name, errno(&error)))?;
@@ -265,8 +271,12 @@ pub(crate) fn secrets(
 /// Mounts what the spec asks for.
 pub(crate) fn binds(root: &Root, binds: &[Bind]) -> Result<(), Failure> {
     for bind in binds {
-        let source = open(&bind.source, OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty())
-            .map_err(failed("open", &bind.source))?;
+        let source = open(
+            &bind.source,
+            OFlag::O_PATH | OFlag::O_CLOEXEC,
+            Mode::empty(),
+        )
+        .map_err(failed("open", &bind.source))?;
         let path = Path::new(&bind.target);
         let is_directory = target::is_directory(&source).map_err(failed("look at", path))?;
         let target = if is_directory {
@@ -284,11 +294,7 @@ pub(crate) fn binds(root: &Root, binds: &[Bind]) -> Result<(), Failure> {
 }
 
 /// Mounts what is open, and all below it, in a second place.
-pub(crate) fn bind_to(
-    source: impl AsFd,
-    target: impl AsFd,
-    attributes: u64,
-) -> Result<(), Errno> {
+pub(crate) fn bind_to(source: impl AsFd, target: impl AsFd, attributes: u64) -> Result<(), Errno> {
     let mount = copy(source, true)?;
     restrict(&mount, attributes, true)?;
     attach(mount, target)

@@ -4,9 +4,9 @@ use std::ffi::{CString, NulError};
 use std::path::Path;
 
 use nix::errno::Errno;
+use nix::fcntl::open;
 use nix::fcntl::{OFlag, ResolveFlag};
 use nix::sys::stat::Mode;
-use nix::fcntl::open;
 use nix::unistd::{execve, fchdir, setsid};
 
 use super::error::{Failure, failed};
@@ -38,7 +38,8 @@ fn prepare(spec: &Spec, stdio: &Stdio) -> Result<Found, Failure> {
     take_terminal(std::io::stdin());
     default_limits().map_err(failed("set the resource limits of", &spec.args[0]))?;
 
-    let root = open("/", OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty()).map_err(failed("open", "/"))?;
+    let root =
+        open("/", OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty()).map_err(failed("open", "/"))?;
     // Not through /proc/self/fd/N, which leads out of the image (CVE-2024-21626).
     let flags = OFlag::O_PATH | OFlag::O_DIRECTORY;
     open_in(&root, Path::new(&spec.cwd), flags, ResolveFlag::empty())
@@ -54,7 +55,12 @@ fn become_program(spec: &Spec, found: &Found) -> Result<std::convert::Infallible
     };
     let path = strings(&mut [found.path.clone()].into_iter())?;
     let args = strings(&mut spec.args.iter().cloned())?;
-    let env = strings(&mut spec.env.iter().map(|(name, value)| format!("{name}={value}")))?;
+    let env = strings(
+        &mut spec
+            .env
+            .iter()
+            .map(|(name, value)| format!("{name}={value}")),
+    )?;
     close_from(3, Close::OnExec).map_err(failed("close the descriptors of", &spec.args[0]))?;
     default_signals();
     execve(&path[0], &args, &env).map_err(|errno| Failure::NotExecutable {

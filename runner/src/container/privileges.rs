@@ -11,7 +11,9 @@ use crate::sys::privilege::{
 /// Gives up capabilities, the way to new ones, and system calls. None of these has a fallback.
 pub(crate) fn drop_all(reports: &Reports) -> Result<(), Failure> {
     if let Err(errno) = leave_keyring() {
-        reports.note(format!("the session's keyring stays, out of reach ({errno})"));
+        reports.note(format!(
+            "the session's keyring stays, out of reach ({errno})"
+        ));
     }
     drop_capabilities(KEPT).map_err(failed("drop the capabilities of", "process 1"))?;
     set_no_new_privs().map_err(failed("forbid new privileges to", "process 1"))?;
@@ -20,5 +22,6 @@ pub(crate) fn drop_all(reports: &Reports) -> Result<(), Failure> {
             "abstract Unix sockets of the host can be reached: Landlock is too old ({errno})"
         ));
     }
-    filter_system_calls(&seccomp::filter()).map_err(failed("filter the system calls of", "process 1"))
+    filter_system_calls(&seccomp::filter())
+        .map_err(failed("filter the system calls of", "process 1"))
 }

@@ -108,7 +108,9 @@ fn look(root: impl AsFd, path: &Path, cwd: &Path, depth: u32) -> Result<(), Prob
         return Err(bad("scripts are nested too deep"));
     }
     look(root, &cwd.join(&interpreter), cwd, depth + 1).map_err(|problem| match problem {
-        Problem::Absent => bad(&format!("its interpreter {interpreter} is not in the image")),
+        Problem::Absent => bad(&format!(
+            "its interpreter {interpreter} is not in the image"
+        )),
         problem => problem,
     })
 }
@@ -150,7 +152,8 @@ fn kind(head: &[u8]) -> Kind {
         };
     }
     // Of 64 bits, little-endian, of this machine: elf(5).
-    let native = head.starts_with(b"\x7fELF\x02\x01") && number::<2>(head, 18) == u64::from(MACHINE);
+    let native =
+        head.starts_with(b"\x7fELF\x02\x01") && number::<2>(head, 18) == u64::from(MACHINE);
     if native && head.len() >= 64 {
         return Kind::Elf(Segments {
             offset: number::<8>(head, 32),
@@ -180,7 +183,12 @@ fn elf_interpreter(file: &File, segments: Segments) -> Result<Option<String>, &'
         if number::<4>(&segment, 0) != INTERPRETER {
             continue;
         }
-        let mut path = vec![0; usize::try_from(number::<8>(&segment, 32)).unwrap_or(0).min(4096)];
+        let mut path = vec![
+            0;
+            usize::try_from(number::<8>(&segment, 32))
+                .unwrap_or(0)
+                .min(4096)
+        ];
         let length = read_at(file, &mut path, number::<8>(&segment, 8));
         let end = path[..length].iter().position(|byte| *byte == 0);
         let path = end.and_then(|end| String::from_utf8(path[..end].to_vec()).ok());
@@ -200,6 +208,7 @@ fn number<const BYTES: usize>(bytes: &[u8], at: usize) -> u64 {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test may panic")]
 mod tests {
     use super::*;
 
@@ -224,7 +233,14 @@ mod tests {
         check(b"#! \t/bin/sh -eu\nexit", "/bin/sh");
         check(b"#!/bin/sh", "/bin/sh");
         check(b"#!/proc/self/exe\0x", "/proc/self/exe");
-        for head in [&b"#!"[..], b"#!\n/bin/sh", b"#!\xff\n", b"exit 0", b"", b"MZ"] {
+        for head in [
+            &b"#!"[..],
+            b"#!\n/bin/sh",
+            b"#!\xff\n",
+            b"exit 0",
+            b"",
+            b"MZ",
+        ] {
             assert_eq!(kind(head), Kind::Other, "{head:?}");
         }
     }

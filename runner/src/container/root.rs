@@ -12,9 +12,7 @@ use nix::unistd::{chdir, fchdir, pivot_root};
 
 use super::error::{Failure, Reports, failed};
 use super::spec::Limits;
-use crate::sys::mount::{
-    NO_DEV, NO_SUID, NewFs, READ_ONLY, Setting, attach, copy, restrict,
-};
+use crate::sys::mount::{NO_DEV, NO_SUID, NewFs, READ_ONLY, Setting, attach, copy, restrict};
 use crate::sys::open_without_links;
 
 const DIRECTORY: OFlag = OFlag::O_PATH
@@ -69,7 +67,11 @@ impl Root {
         match overlay(&memory, &lower, rootless) {
             Ok(overlay) => {
                 attach(&overlay, at).map_err(failed("mount an overlay over", rootfs))?;
-                Ok(Self { fd: overlay, memory, writable: true })
+                Ok(Self {
+                    fd: overlay,
+                    memory,
+                    writable: true,
+                })
             }
             Err(errno) => {
                 reports.note(format!(
@@ -77,7 +79,11 @@ impl Root {
                 ));
                 let fd = copy(&lower, false).map_err(failed("bind", rootfs))?;
                 attach(&fd, at).map_err(failed("mount", rootfs))?;
-                let root = Self { fd, memory, writable: false };
+                let root = Self {
+                    fd,
+                    memory,
+                    writable: false,
+                };
                 for (path, mode) in WRITABLE {
                     root.replace(path.as_ref(), mode)?;
                 }
@@ -122,7 +128,8 @@ impl Root {
         let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
         let directory = openat(&self.memory, name.as_str(), flags, Mode::empty())
             .map_err(failed("open", &name))?;
-        fchmod(&directory, Mode::from_bits_truncate(mode)).map_err(failed("set the mode of", path))?;
+        fchmod(&directory, Mode::from_bits_truncate(mode))
+            .map_err(failed("set the mode of", path))?;
         copy(&directory, false)
             .and_then(|mount| attach(mount, target))
             .map_err(failed("mount", path))
@@ -145,7 +152,10 @@ fn overlay(memory: &OwnedFd, lower: &OwnedFd, rootless: bool) -> Result<OwnedFd,
     let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
     let changes = openat(memory, "changes", flags, Mode::empty())?;
     // The root's own mode is that of the upper layer.
-    fchmod(&changes, Mode::from_bits_truncate(fstat(lower)?.st_mode & 0o7777))?;
+    fchmod(
+        &changes,
+        Mode::from_bits_truncate(fstat(lower)?.st_mode & 0o7777),
+    )?;
     fchdir(memory)?;
     let fs = NewFs::open(c"overlay")?;
     fs.set(Setting::Text(c"source", c"image"))?;

@@ -47,7 +47,6 @@ const DENIED: &[libc::c_long] = &[
     libc::SYS_nfsservctl,
     // The machine as a whole.
     libc::SYS_kexec_load,
-    #[cfg(target_arch = "x86_64")]
     libc::SYS_kexec_file_load,
     libc::SYS_init_module,
     libc::SYS_finit_module,
@@ -124,7 +123,12 @@ pub(crate) fn filter() -> Vec<sock_filter> {
     for number in DENIED {
         when(&mut program, libc::BPF_JEQ, *number as u32, DENY);
     }
-    when(&mut program, libc::BPF_JEQ, libc::SYS_clone3 as u32, UNKNOWN);
+    when(
+        &mut program,
+        libc::BPF_JEQ,
+        libc::SYS_clone3 as u32,
+        UNKNOWN,
+    );
     let clone = [(libc::BPF_JSET, NEW_NAMESPACES)];
     when_argument(&mut program, libc::SYS_clone, 0, &clone);
     when_argument(&mut program, libc::SYS_ioctl, 1, &IOCTLS.map(equal));
@@ -173,11 +177,21 @@ const fn load(at: u32) -> sock_filter {
 }
 
 const fn skip_if(condition: u32, value: u32, instructions: u8) -> sock_filter {
-    instruction(libc::BPF_JMP | condition | libc::BPF_K, instructions, 0, value)
+    instruction(
+        libc::BPF_JMP | condition | libc::BPF_K,
+        instructions,
+        0,
+        value,
+    )
 }
 
 const fn skip_unless(condition: u32, value: u32, instructions: u8) -> sock_filter {
-    instruction(libc::BPF_JMP | condition | libc::BPF_K, 0, instructions, value)
+    instruction(
+        libc::BPF_JMP | condition | libc::BPF_K,
+        0,
+        instructions,
+        value,
+    )
 }
 
 const fn answer(result: u32) -> sock_filter {
@@ -185,6 +199,7 @@ const fn answer(result: u32) -> sock_filter {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test may panic")]
 mod tests {
     use super::*;
 
@@ -247,7 +262,7 @@ mod tests {
         let thread = libc::CLONE_VM | libc::CLONE_THREAD | libc::CLONE_SIGHAND;
         check(libc::SYS_clone, &[thread as u64], ALLOW);
         check(libc::SYS_clone, &[libc::SIGCHLD as u64], ALLOW);
-        check(libc::SYS_ioctl, &[0, libc::TIOCGWINSZ as u64], ALLOW);
+        check(libc::SYS_ioctl, &[0, libc::TIOCGWINSZ], ALLOW);
         check(libc::SYS_socket, &[libc::AF_INET as u64, 1], ALLOW);
         check(libc::SYS_socket, &[libc::AF_NETLINK as u64, 3], ALLOW);
     }
@@ -279,8 +294,8 @@ mod tests {
     #[test]
     fn terminals_are_not_typed_into_whatever_the_upper_half_says() {
         for upper in [0, 1 << 32, u64::MAX << 32] {
-            check(libc::SYS_ioctl, &[0, upper | libc::TIOCSTI as u64], DENY);
-            check(libc::SYS_ioctl, &[0, upper | libc::TIOCLINUX as u64], DENY);
+            check(libc::SYS_ioctl, &[0, upper | libc::TIOCSTI], DENY);
+            check(libc::SYS_ioctl, &[0, upper | libc::TIOCLINUX], DENY);
             check(libc::SYS_socket, &[upper | libc::AF_VSOCK as u64], DENY);
         }
     }

@@ -136,6 +136,7 @@ fn target(target: &str) -> Result<(), String> {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test may panic")]
 mod tests {
     use super::*;
 
@@ -180,8 +181,14 @@ mod tests {
         };
         check(&|spec| spec.args.clear(), "names no program");
         check(&|spec| spec.args.push("a\0".into()), "NUL");
-        check(&|spec| drop(spec.env.insert("A=B".into(), "".into())), "A=B");
-        check(&|spec| drop(spec.env.insert("A".into(), "\0".into())), "NUL");
+        check(
+            &|spec| drop(spec.env.insert("A=B".into(), "".into())),
+            "A=B",
+        );
+        check(
+            &|spec| drop(spec.env.insert("A".into(), "\0".into())),
+            "NUL",
+        );
         check(&|spec| spec.cwd = "work".into(), "not absolute");
         check(&|spec| spec.hostname = "a b".into(), "host name");
         check(&|spec| spec.hostname = "a".repeat(65), "host name");

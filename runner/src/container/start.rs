@@ -4,9 +4,10 @@ use std::sync::OnceLock;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Read};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
+use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::libc;
 use nix::sys::signal::Signal;
@@ -18,7 +19,8 @@ use super::error::{Failure, Reports, StartError, Told};
 use super::init::{self, Init};
 use super::spec::Spec;
 use crate::sys::process::{
-    BlockedSignals, Born, Ended, clone, read_all, send_signal, wait_pidfd, wait_readable,
+    BlockedSignals, Born, Ended, clone, duplicate_from, read_all, send_signal, wait_pidfd,
+    wait_readable,
 };
 
 /// What the program reads from and writes to.
@@ -70,7 +72,7 @@ pub fn start(
     // Init must not lose a signal before it waits for them, so it is born with all blocked.
     let blocked = BlockedSignals::all();
     let born = clone(namespaces, cgroups.born_in()).map_err(|errno| match errno {
-        nix::errno::Errno::EBUSY => StartError::Threads,
+        Errno::EBUSY => StartError::Threads,
         errno => Failure::kernel("make namespaces for", &spec.args[0], errno).into(),
     })?;
     let (pid, pidfd) = match born {
@@ -116,8 +118,14 @@ pub fn start(
     }
 }
 
+/// Neither end has the number of input, output or errors, where the program's own come.
 fn pipe() -> Result<(OwnedFd, OwnedFd), StartError> {
+    let high = |fd: OwnedFd| match fd.as_raw_fd() {
+        0..=2 => duplicate_from(fd, 3),
+        _ => Ok(fd),
+    };
     pipe2(OFlag::O_CLOEXEC)
+        .and_then(|(from, to)| Ok((high(from)?, high(to)?)))
         .map_err(|errno| Failure::kernel("make", "a pipe", errno).into())
 }
 
@@ -149,13 +157,17 @@ impl Container {
         &self.notes
     }
 
-    /// Sends a signal to the program; `KILL` ends all processes of the container, `STOP` does nothing.
+    /// Sends a signal to the program; `KILL` ends all processes of the container.
     ///
     /// # Errors
-    /// When the kernel refuses it. That the container has ended is no error.
+    /// When the kernel refuses it, or for `STOP`, which would stop process 1 instead of the program. That
+    /// the container has ended is no error.
     pub fn signal(&self, signal: Signal) -> io::Result<()> {
+        if signal == Signal::SIGSTOP {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
         match send_signal(&self.pidfd, signal as i32) {
-            Err(nix::errno::Errno::ESRCH) => Ok(()),
+            Err(Errno::ESRCH) => Ok(()),
             result => Ok(result?),
         }
     }

@@ -83,13 +83,19 @@ fn make_file(root: &Root, path: &Path) -> Result<OwnedFd, Failure> {
 
 /// Nothing is made in a directory of the host that is mounted in the image.
 fn in_image(root: &Root, parent: impl AsFd, path: &Path) -> Result<(), Failure> {
-    let look = |fd| fstat(fd).map(|stat| stat.st_dev);
-    let parent = look(parent.as_fd()).map_err(failed("look at", path))?;
-    let root = look(root.fd()).map_err(failed("look at", "/"))?;
-    if parent == root {
+    let device = |fd| fstat(fd).map(|stat| stat.st_dev);
+    let look = failed("look at", path);
+    let ours = (|| {
+        let parent = device(parent.as_fd())?;
+        Ok(parent == device(root.fd())? || parent == device(root.memory())?)
+    })();
+    if ours.map_err(look)? {
         Ok(())
     } else {
-        Err(Failure::refused(path, "it is missing in what is mounted above it"))
+        Err(Failure::refused(
+            path,
+            "it is missing in what is mounted above it",
+        ))
     }
 }
 

@@ -45,13 +45,18 @@ impl NewFs {
     pub(crate) fn set(&self, setting: Setting<'_>) -> Result<(), Errno> {
         let (command, key, value) = match setting {
             Setting::Flag(key) => (libc::FSCONFIG_SET_FLAG, key.as_ptr(), ptr::null()),
-            Setting::Text(key, value) => {
-                (libc::FSCONFIG_SET_STRING, key.as_ptr(), value.as_ptr())
-            }
+            Setting::Text(key, value) => (libc::FSCONFIG_SET_STRING, key.as_ptr(), value.as_ptr()),
         };
         // SAFETY: key and value are strings with their ends, or null where the command takes none.
         let result = unsafe {
-            libc::syscall(libc::SYS_fsconfig, self.0.as_raw_fd(), command, key, value, 0)
+            libc::syscall(
+                libc::SYS_fsconfig,
+                self.0.as_raw_fd(),
+                command,
+                key,
+                value,
+                0,
+            )
         };
         Errno::result(result).map(drop)
     }

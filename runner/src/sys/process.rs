@@ -28,7 +28,7 @@ pub(crate) fn clone(namespaces: libc::c_int, into: Option<BorrowedFd<'_>>) -> Re
     }
     let mut pidfd: RawFd = -1;
     // SAFETY: all of it is numbers, of which zero means "not used".
-    let mut args: CloneArgs = unsafe { mem::zeroed() };
+    let mut args: libc::clone_args = unsafe { mem::zeroed() };
     args.flags = (namespaces | libc::CLONE_PIDFD) as u32 as u64;
     args.pidfd = (&raw mut pidfd) as u64;
     args.exit_signal = libc::SIGCHLD as u64;
@@ -40,7 +40,11 @@ pub(crate) fn clone(namespaces: libc::c_int, into: Option<BorrowedFd<'_>>) -> Re
     // so the child goes on with its own copy of this stack; this process has one thread, so no lock
     // is held by somebody whom the child does not have.
     let pid = unsafe {
-        libc::syscall(libc::SYS_clone3, &raw mut args, size_of::<CloneArgs>())
+        libc::syscall(
+            libc::SYS_clone3,
+            &raw mut args,
+            size_of::<libc::clone_args>(),
+        )
     };
     match Errno::result(pid)? {
         0 => Ok(Born::Child),
@@ -53,22 +57,6 @@ pub(crate) fn clone(namespaces: libc::c_int, into: Option<BorrowedFd<'_>>) -> Re
 }
 
 const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
-
-/// What clone3 takes; libc has it for some architectures only.
-#[repr(C)]
-struct CloneArgs {
-    flags: u64,
-    pidfd: u64,
-    child_tid: u64,
-    parent_tid: u64,
-    exit_signal: u64,
-    stack: u64,
-    stack_size: u64,
-    tls: u64,
-    set_tid: u64,
-    set_tid_size: u64,
-    cgroup: u64,
-}
 
 /// How many threads this process has; `None` when it cannot be known.
 pub(crate) fn threads() -> Option<u64> {
@@ -151,8 +139,14 @@ pub(crate) fn wait_pidfd(pidfd: impl AsFd) -> Result<Ended, Errno> {
     let fd = pidfd.as_fd().as_raw_fd();
     loop {
         // SAFETY: the structure lives through the call, which fills it in.
-        let result =
-            unsafe { libc::waitid(libc::P_PIDFD, fd as libc::id_t, &raw mut info, libc::WEXITED) };
+        let result = unsafe {
+            libc::waitid(
+                libc::P_PIDFD,
+                fd as libc::id_t,
+                &raw mut info,
+                libc::WEXITED,
+            )
+        };
         match Errno::result(result) {
             Err(Errno::EINTR) => {}
             Err(errno) => return Err(errno),
@@ -232,10 +226,21 @@ pub(crate) fn next_signal() -> i32 {
 /// No signal is ignored, handled or blocked: how a program expects to begin. Rust ignores SIGPIPE, and
 /// what is ignored stays so in a new program.
 pub(crate) fn default_signals() {
-    for signal in 1..=libc::SIGRTMAX() {
-        // SAFETY: no handler is set. The C library keeps two numbers for itself, and nobody can change
-        // those of KILL and STOP: these fail, as they should.
-        unsafe { libc::signal(signal, libc::SIG_DFL) };
+    // The kernel's structure, which is at most so large; zero is the default in each field. The C
+    // library would keep two signals for itself, which may be ignored where we come from.
+    let default = [0_u64; 8];
+    for signal in 1..=64 {
+        // SAFETY: the structure lives through the call, and no handler is set. KILL and STOP cannot be
+        // changed: these fail, as they should.
+        unsafe {
+            libc::syscall(
+                libc::SYS_rt_sigaction,
+                signal,
+                default.as_ptr(),
+                ptr::null_mut::<u64>(),
+                size_of::<u64>(),
+            )
+        };
     }
     // SAFETY: an empty set, which lives through the call.
     unsafe {
@@ -254,7 +259,8 @@ pub(crate) fn signal_child(pid: i32, signal: i32) {
 /// Makes a descriptor also known by a number of our choice, and open in the next program.
 pub(crate) fn place(fd: impl AsFd, number: RawFd) -> Result<(), Errno> {
     let fd = fd.as_fd().as_raw_fd();
-    // SAFETY: only numbers go in. Used for 0, 1 and 2, which no OwnedFd of this process holds.
+    // SAFETY: only numbers go in. Used for 0, 1 and 2, by a process that drops no descriptor any more: what
+    // had these numbers before was copied.
     let result = unsafe {
         if fd == number {
             libc::fcntl(fd, libc::F_SETFD, 0)
@@ -297,7 +303,9 @@ pub(crate) fn default_limits() -> Result<(), Errno> {
     // No core dumps: they would hold secrets, and the host's pattern may be a program.
     set_limit(libc::RLIMIT_CORE, |_| (0, 0))?;
     // What systemd gives its services: programs that use select() break above 1,024.
-    set_limit(libc::RLIMIT_NOFILE, |hard| (hard.min(1024), hard.min(524_288)))?;
+    set_limit(libc::RLIMIT_NOFILE, |hard| {
+        (hard.min(1024), hard.min(524_288))
+    })?;
     set_limit(libc::RLIMIT_STACK, |hard| (hard.min(8 << 20), hard))?;
     for limit in [
         libc::RLIMIT_CPU,
@@ -340,4 +348,30 @@ pub(crate) fn duplicate_from(fd: impl AsFd, first: RawFd) -> Result<OwnedFd, Err
     let copy = Errno::result(copy)?;
     // SAFETY: the kernel just made this descriptor for us.
     Ok(unsafe { OwnedFd::from_raw_fd(copy) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pipe_knows_whether_it_has_a_reader() {
+        let (reader, writer) = io::pipe().expect("a pipe");
+        let copy = reader.try_clone().expect("a copy");
+        assert!(!has_no_reader(&writer));
+        drop(reader);
+        assert!(!has_no_reader(&writer));
+        drop(copy);
+        assert!(has_no_reader(&writer));
+    }
+
+    #[test]
+    fn threads_are_counted() {
+        let before = threads().expect("/proc is there");
+        let (wait, go) = io::pipe().expect("a pipe");
+        let thread = std::thread::spawn(move || read_all(wait));
+        assert!(threads() > Some(1), "{before}");
+        drop(go);
+        thread.join().expect("it ends").expect("it read");
+    }
 }

@@ -15,7 +15,7 @@ use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::waitpid;
 use nix::unistd::{ForkResult, Pid, fork};
-use runner::container::{self, Exit, Limits, Spec, StartError, Stdio};
+use runner::container::{self, Container, Exit, Limits, Spec, StartError, Stdio};
 use serde::de::DeserializeOwned;
 
 /// What the image has, beside the libraries of these.
@@ -40,6 +40,8 @@ pub(crate) struct World {
     pub(crate) secrets: BTreeMap<String, Vec<u8>>,
     /// What the supervisor does before it starts the container.
     pub(crate) before: fn(&Path),
+    /// What it does with the container.
+    pub(crate) after: fn(Container) -> Exit,
 }
 
 impl World {
@@ -65,6 +67,7 @@ impl World {
             spec,
             secrets: BTreeMap::new(),
             before: |_| {},
+            after: |container| container.wait().unwrap(),
         }
     }
 
@@ -102,7 +105,10 @@ impl World {
     /// The same in Perl, which can make any system call and needs no file but itself.
     #[track_caller]
     pub(crate) fn perl(&mut self, script: &str) -> String {
-        self.run(&["perl", "-e", script]).success()
+        // glob needs a module.
+        let ls = "sub ls { opendir(my $d, $_[0]) or return; map qq($_[0]/$_), sort grep !/^\\./, readdir $d }";
+        self.run(&["perl", "-e", &format!("{ls}\n{script}")])
+            .success()
     }
 
     pub(crate) fn start(&mut self, args: &[&str]) -> Running {
@@ -141,15 +147,19 @@ impl World {
             self.path("image")
         };
         let dir = rootfs.parent().unwrap();
+        // In another order than their numbers, for a supervisor that has none open.
+        let stderr = File::create(dir.join("stderr")).unwrap().into();
+        let stdout = File::create(dir.join("stdout")).unwrap().into();
+        let stdin = File::open("/dev/null").unwrap().into();
         let stdio = Stdio {
-            stdin: File::open("/dev/null").unwrap().into(),
-            stdout: File::create(dir.join("stdout")).unwrap().into(),
-            stderr: File::create(dir.join("stderr")).unwrap().into(),
+            stdin,
+            stdout,
+            stderr,
         };
         let ended = match container::start(&self.spec, &rootfs, &self.secrets, stdio) {
             Ok(container) => {
                 say(dir, "started", &(container.pid(), container.notes()));
-                Ok(container.wait().unwrap())
+                Ok((self.after)(container))
             }
             Err(error) => Err(describe(&error)),
         };
@@ -208,7 +218,10 @@ impl Running {
         let mut started: Option<(i32, Vec<String>)> = None;
         until("the program begins", || {
             let ended: Option<Result<Exit, String>> = said(&self.dir, "ended");
-            assert!(!matches!(ended, Some(Err(_))), "it did not start: {ended:?}");
+            assert!(
+                !matches!(ended, Some(Err(_))),
+                "it did not start: {ended:?}"
+            );
             started = said(&self.dir, "started");
             started.is_some()
         });
@@ -308,7 +321,13 @@ pub(crate) struct Output {
 impl Output {
     #[track_caller]
     pub(crate) fn success(self) -> String {
-        assert_eq!(self.exit, Ok(Exit::Code(0)), "{}{}", self.stdout, self.stderr);
+        assert_eq!(
+            self.exit,
+            Ok(Exit::Code(0)),
+            "{}{}",
+            self.stdout,
+            self.stderr
+        );
         self.stdout
     }
 
@@ -320,12 +339,20 @@ impl Output {
 }
 
 fn make_image(image: &Path) {
-    for folder in ["bin", "dev", "etc", "lib64", "proc", "root", "run", "sys", "tmp", "var/tmp"] {
+    for folder in [
+        "bin", "dev", "etc", "lib64", "proc", "root", "run", "sys", "tmp", "var/tmp",
+    ] {
         fs::create_dir_all(image.join(folder)).unwrap();
     }
     let output = Command::new("sh")
         .args(["-c", "for name; do command -v $name; done", "sh"])
-        .args(PROGRAMS.map(|name| if name == "true" || name == "false" { format!("/bin/{name}") } else { name.to_owned() }))
+        .args(PROGRAMS.map(|name| {
+            if name == "true" || name == "false" {
+                format!("/bin/{name}")
+            } else {
+                name.to_owned()
+            }
+        }))
         .output()
         .unwrap();
     let paths = String::from_utf8(output.stdout).unwrap();
@@ -340,7 +367,9 @@ fn make_image(image: &Path) {
     assert_eq!(files.len(), PROGRAMS.len(), "programs are missing: {paths}");
     let output = Command::new("ldd").args(&files).output().unwrap();
     for line in String::from_utf8(output.stdout).unwrap().lines() {
-        let library = line.split_whitespace().find(|word| word.starts_with('/') && !word.ends_with(':'));
+        let library = line
+            .split_whitespace()
+            .find(|word| word.starts_with('/') && !word.ends_with(':'));
         if let Some(library) = library {
             let to = image.join(library.trim_start_matches('/'));
             if !to.exists() {
