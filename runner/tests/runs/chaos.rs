@@ -37,7 +37,12 @@ fn processes() -> impl Iterator<Item = Pid> {
 fn init(id: &str) -> Option<Pid> {
     let parent = supervisor(id)?;
     let children = fs::read_to_string(format!("/proc/{parent}/task/{parent}/children")).ok()?;
-    children.split_whitespace().next()?.parse().ok().map(Pid::from_raw)
+    children
+        .split_whitespace()
+        .next()?
+        .parse()
+        .ok()
+        .map(Pid::from_raw)
 }
 
 #[test]
@@ -50,7 +55,9 @@ fn heavy_kills_at_any_moment_of_a_start_never_make_two_and_leave_nothing() {
     for round in 0..40_u64 {
         let id = format!("chaos-{}-{round}", std::process::id());
         let victim = [Victim::Client, Victim::Supervisor, Victim::Init][round as usize % 3];
-        number = number.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        number = number
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1);
         let delay = Duration::from_micros((number >> 33) % 40_000);
         let _ = fs::remove_file(world.shared("go"));
         let mut client = world

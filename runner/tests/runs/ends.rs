@@ -36,7 +36,17 @@ fn the_log_has_what_the_program_wrote_and_the_follower_prints_it() {
     let world = World::new();
     let script = "echo out; echo err >&2; read line; echo end of input";
     let root = world.path("root");
-    let args = ["run", "--id", "a", "--root", root.to_str().unwrap(), "--", "/bin/sh", "-c", script];
+    let args = [
+        "run",
+        "--id",
+        "a",
+        "--root",
+        root.to_str().unwrap(),
+        "--",
+        "/bin/sh",
+        "-c",
+        script,
+    ];
     let output = world.command(&args).output().unwrap();
     assert_eq!(output.status.code(), Some(0), "{}", text(&output));
     assert_eq!(
@@ -78,7 +88,10 @@ fn a_program_sees_its_variables_and_nothing_of_ours() {
     // A blocked or ignored signal would be inherited by all that the program starts. (The highest ones
     // belong to the C library.)
     for name in ["SigBlk:\t", "SigIgn:\t"] {
-        let mask = log.lines().find_map(|line| line.strip_prefix(name)).unwrap();
+        let mask = log
+            .lines()
+            .find_map(|line| line.strip_prefix(name))
+            .unwrap();
         let mask = u64::from_str_radix(mask, 16).unwrap();
         assert_eq!(mask & 0x7fff_ffff, 0, "{name}: {log}");
     }
