@@ -36,6 +36,10 @@ const BEAT: u32 = 5;
 /// How long a program may take when the supervisor itself is told to end, as at a shutdown.
 const SHUTDOWN_GRACE: Duration = Duration::from_secs(10);
 
+/// What is said of a log that got shorter.
+const TRUNCATED: &str =
+    "the program truncated its own log, as `> /dev/stdout` does; write `>> /dev/stdout` or `>&1`";
+
 /// The hidden command `supervise`: the order comes on stdin, the lock is stdout.
 pub(crate) fn supervise() -> ExitCode {
     match arrive().and_then(|(mut socket, lock)| {
@@ -142,6 +146,7 @@ pub(crate) struct Shared {
 #[derive(Debug, Default)]
 struct Progress {
     stopped: bool,
+    truncated: bool,
     ended: bool,
 }
 
@@ -226,18 +231,23 @@ impl Run {
     }
 
     /// Stays until the program ends, and puts its exit on record.
-    fn stay(self) {
+    fn stay(mut self) {
         let (shared, log, heartbeat) = (Arc::clone(&self.shared), self.log, self.heartbeat);
         let boot_id = self.status.boot_id.clone();
-        thread::spawn(move || keep(&shared, &log, &heartbeat, &boot_id));
+        let keeper = thread::spawn(move || keep(&shared, &log, &heartbeat, &boot_id));
         // In this thread: the kernel ties the container to the thread that made it.
         let exit = self.shared.container.wait();
-        let stopped = {
-            let mut progress = self.shared.progress();
-            progress.ended = true;
-            self.shared.ended.notify_all();
-            progress.stopped
+        self.shared.progress().ended = true;
+        self.shared.ended.notify_all();
+        // Its last look tells whether all of the log is there.
+        let _ = keeper.join();
+        let (stopped, truncated) = {
+            let progress = self.shared.progress();
+            (progress.stopped, progress.truncated)
         };
+        if truncated {
+            self.status.notes.push(TRUNCATED.to_owned());
+        }
         let _ = fs::remove_file(self.folder.file("control"));
         match exit {
             Ok(exit) => put_on_record(&self.record, self.status, exit, stopped),
@@ -296,35 +306,46 @@ impl Shared {
     }
 }
 
+/// Keeps the log within its limit and the heartbeat going, until the program ends.
 fn keep(shared: &Shared, log: &Log, heartbeat: &File, boot_id: &str) {
-    let mut trims = true;
+    let mut said = String::new();
+    let mut longest = 0;
     let mut looks = 0_u32;
     loop {
         let progress = shared.progress();
-        let (progress, _) = shared
+        let (mut progress, _) = shared
             .ended
             .wait_timeout_while(progress, LOOK, |progress| !progress.ended)
             .unwrap_or_else(PoisonError::into_inner);
+        // Opening /dev/stdout with O_TRUNC, as `> /dev/stdout` does, is all it takes.
+        let end = log.end().unwrap_or(longest);
+        progress.truncated |= end < longest;
+        longest = longest.max(end);
         let ended = progress.ended;
         drop(progress);
-        if trims {
-            match log.trim() {
-                Ok(true) => {}
-                Ok(false) => {
-                    trims = false;
-                    complain("the file system makes no holes: the log has no limit");
-                }
-                Err(error) => complain(&format!("failed to limit the log: {error}")),
-            }
-        }
+        let problem = match log.trim() {
+            Ok(true) => None,
+            Ok(false) => Some("the file system makes no holes: the log has no limit".to_owned()),
+            Err(error) => Some(format!("failed to limit the log: {error}")),
+        };
         if ended {
             return;
         }
         looks = looks.wrapping_add(1);
-        if looks.is_multiple_of(BEAT)
-            && let Err(error) = beat(heartbeat, boot_id)
+        let beaten = if looks.is_multiple_of(BEAT) {
+            beat(heartbeat, boot_id)
+        } else {
+            Ok(())
+        };
+        let beaten = beaten
+            .err()
+            .map(|error| format!("failed to write the heartbeat: {error}"));
+        // Once, not every second.
+        if let Some(problem) = problem.or(beaten)
+            && problem != said
         {
-            complain(&format!("failed to write the heartbeat: {error}"));
+            complain(&problem);
+            said = problem;
         }
     }
 }

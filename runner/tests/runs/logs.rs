@@ -141,3 +141,24 @@ fn following_ends_with_the_run() {
     assert_eq!(output.status.code(), Some(0));
     assert_eq!(output.stdout, b"1\n2\n");
 }
+
+#[test]
+fn a_program_that_truncates_its_own_log_is_told_on() {
+    let world = World::new();
+    let script = "seq 1000; echo >/shared/began; while [ ! -e /shared/go ]; do sleep 0.05; done; echo x >/dev/stdout";
+    world.start("a", script);
+    world.wait_for_shared("began");
+    let long = world.log("a").len();
+    // The supervisor has seen it once it looked; it writes down its looks.
+    let beat = fs::read(world.file("a", "heartbeat")).unwrap();
+    wait_for("a heartbeat", || {
+        fs::read(world.file("a", "heartbeat")).unwrap() != beat
+    });
+    fs::write(world.shared("go"), "").unwrap();
+    let status = world.wait_for("a", "exited");
+    assert!(world.log("a").len() < long);
+    assert!(
+        status["notes"][0].as_str().unwrap().contains("truncated"),
+        "{status}"
+    );
+}

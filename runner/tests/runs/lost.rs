@@ -231,3 +231,29 @@ fn nothing_is_started_while_something_of_the_former_attempt_can_write_to_its_log
     drop(log);
     assert_eq!(world.start("a", SCRIPT)["run"]["attempt"], 2);
 }
+
+#[test]
+fn a_next_attempt_that_cannot_start_leaves_the_lost_one_on_record() {
+    let world = World::new();
+    let run = &world.start("a", SCRIPT)["run"];
+    signal(run, "supervisor", Signal::SIGKILL);
+    world.wait_for("a", "lost");
+    let shell = world.path("root/bin/sh");
+    fs::rename(&shell, world.path("sh")).unwrap();
+    for () in [(), ()] {
+        let error = ended(&world.run_with("a", &["-d"], SCRIPT).output().unwrap(), 1);
+        assert!(
+            error["error"].as_str().unwrap().contains("/bin/sh"),
+            "{error}"
+        );
+        let status = world.status("a");
+        assert_eq!(
+            (&status["state"], &status["attempt"]),
+            (&json!("lost"), &json!(1))
+        );
+        assert_eq!(status["former"], json!([]));
+        world.assert_nothing_lives();
+    }
+    fs::rename(world.path("sh"), &shell).unwrap();
+    assert_eq!(world.start("a", SCRIPT)["run"]["attempt"], 2);
+}
