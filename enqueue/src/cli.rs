@@ -52,7 +52,7 @@ pub(crate) enum Command {
     Mount(OnNodes),
     /// Set owner, group and mode of some nodes' mount points
     Permissions(OnNodes),
-    /// Write a report
+    /// Write a report on the last recovery that did something
     Report(Single),
     /// Run a job without effects, to watch crash and resume
     Demo(DemoJob),
