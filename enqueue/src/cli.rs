@@ -54,7 +54,7 @@ pub(crate) enum Command {
     Permissions(OnNodes),
     /// Install Kubernetes with Kubespray, or bring it to what the spec says
     Kubespray(Single),
-    /// Write a report
+    /// Write a report on the last recovery that did something
     Report(Single),
     /// Run a job without effects, to watch crash and resume
     Demo(DemoJob),

@@ -325,7 +325,7 @@ pub(crate) async fn find(store: &Store, target: &Target) -> Result<Snapshot, Cli
 }
 
 async fn last(store: &Store, cluster: &ClusterName) -> Result<RecoveryId, CliError> {
-    let records = recoveries(store, cluster).await?;
+    let records = store.recoveries(cluster).await?;
     if let Some(last) = records.first() {
         return Ok(last.id.clone());
     }
@@ -333,23 +333,4 @@ async fn last(store: &Store, cluster: &ClusterName) -> Result<RecoveryId, CliErr
         "the bucket knows no recovery of cluster `{cluster}`"
     ))
     .hint("`rekindle list` names the clusters; `rekindle recover` starts a recovery"))
-}
-
-/// All recoveries of a cluster, the newest first.
-pub(crate) async fn recoveries(
-    store: &Store,
-    cluster: &ClusterName,
-) -> Result<Vec<RecoveryRecord>, StoreError> {
-    let names = store.list_folders(&keys::recoveries(cluster)).await?;
-    let ids = names
-        .into_iter()
-        .filter_map(|name| RecoveryId::new(name).ok());
-    let reads = ids.map(|id| async move { store.recovery_record(cluster, &id).await });
-    let read: Vec<Option<RecoveryRecord>> = stream::iter(reads)
-        .buffer_unordered(PARALLEL)
-        .try_collect()
-        .await?;
-    let mut records: Vec<RecoveryRecord> = read.into_iter().flatten().collect();
-    records.sort_by(|a, b| b.created.cmp(&a.created).then_with(|| a.id.cmp(&b.id)));
-    Ok(records)
 }

@@ -40,7 +40,7 @@ pub(crate) async fn run(args: &List, out: &mut Out) -> Result<ExitCode, CliError
 async fn look(store: &Store, cluster: ClusterName) -> Result<Known, CliError> {
     Ok(Known {
         active: store.active(&cluster).await?,
-        recoveries: view::recoveries(store, &cluster).await?,
+        recoveries: store.recoveries(&cluster).await?,
         cluster,
     })
 }

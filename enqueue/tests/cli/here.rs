@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use jobs::ids::JobName;
+use jobs::ids::{JobName, RecoveryId};
 use jobs::keys;
 use jobs::record::Status;
 use sandbox::clo::{Fault, Operation};
@@ -98,6 +98,40 @@ async fn after_a_retry_the_report_is_written_again() {
         "the cluster is free"
     );
     sandbox.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_report_alone_tells_of_the_last_recovery_that_did_something() {
+    let world = World::new().await;
+    let alone = "report --cluster test --spec cluster.yaml --here --output json";
+    let ran = world.run(alone).await.exits(1);
+    assert!(ran.stdout.contains("nothing to report on"), "{ran:#?}");
+    let cancelled = "cancel --cluster test --reason nothing-there";
+    world.run(cancelled).await.exits(0);
+
+    let demo = "demo --cluster test --steps 2 --step-ms 0 --here --output json";
+    let of = |ran: &crate::world::Run| {
+        let id = ran.lines()[0]["recovery"].as_str().unwrap().to_owned();
+        RecoveryId::new(id).unwrap()
+    };
+    let demo = of(&world.run(demo).await.exits(0));
+    let store = world.store().await;
+    let record = store.recovery_record(&cluster(), &demo).await.unwrap();
+    let record = record.expect("it is there");
+    // Twice: the second one does not tell of the first.
+    for _ in 0..2 {
+        let own = of(&world.run(alone).await.exits(0));
+        let key = keys::report(&cluster(), &own);
+        let report = store.get(&key).await.unwrap().expect("a report");
+        let report: serde_json::Value = serde_json::from_slice(&report).unwrap();
+        assert_eq!(report["recovery"], demo.as_str(), "{report:#}");
+        assert_eq!(report["written_by"], own.as_str());
+        assert_eq!(report["jobs"][0]["job"], "demo");
+        assert_eq!(report["verdict"], "passed");
+        let ended = record.finished.as_ref().unwrap().at;
+        let took = ended.duration_since(record.created).as_secs();
+        assert_eq!(report["rto_seconds"], took);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

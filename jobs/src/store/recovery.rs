@@ -2,12 +2,17 @@
 
 use std::sync::Arc;
 
+use futures::{StreamExt, TryStreamExt, stream};
+
 use super::{Store, StoreError};
 use crate::ids::{ClusterName, RecoveryId};
 use crate::keys;
 use crate::plan::Plan;
 use crate::record::{ActiveRecord, Inputs, RecoveryRecord};
 use crate::spec::ClusterSpec;
+
+/// Reads at most this many records at a time.
+const PARALLEL: usize = 16;
 
 /// A recovery with its inputs.
 #[derive(Debug, Clone)]
@@ -68,6 +73,25 @@ impl Store {
             )
         })?;
         Ok((Arc::new(plan), Arc::new(spec)))
+    }
+
+    /// The records of all recoveries of a cluster, the newest first.
+    pub async fn recoveries(
+        &self,
+        cluster: &ClusterName,
+    ) -> Result<Vec<RecoveryRecord>, StoreError> {
+        let names = self.list_folders(&keys::recoveries(cluster)).await?;
+        let ids = names
+            .into_iter()
+            .filter_map(|name| RecoveryId::new(name).ok());
+        let reads = ids.map(|id| async move { self.recovery_record(cluster, &id).await });
+        let read: Vec<Option<RecoveryRecord>> = stream::iter(reads)
+            .buffer_unordered(PARALLEL)
+            .try_collect()
+            .await?;
+        let mut records: Vec<RecoveryRecord> = read.into_iter().flatten().collect();
+        records.sort_by(|a, b| b.created.cmp(&a.created).then_with(|| a.id.cmp(&b.id)));
+        Ok(records)
     }
 
     /// The recovery that holds a cluster, if one does.
