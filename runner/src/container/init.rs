@@ -119,7 +119,8 @@ impl Init<'_> {
     }
 
     fn die_with_the_caller(&self) -> Result<(), Failure> {
-        set_pdeathsig(Signal::SIGKILL).map_err(failed("ask for the death signal of", "process 1"))?;
+        set_pdeathsig(Signal::SIGKILL)
+            .map_err(failed("ask for the death signal of", "process 1"))?;
         // The caller may have died before. Its number tells nothing, as it is outside of our
         // namespace; but it alone reads our reports.
         if has_no_reader(self.reports.pipe()) {
