@@ -7,7 +7,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use runner::container::{self, Exit, Stdio};
 
-use crate::world::{World, groups, in_namespace, namespace, until};
+use crate::world::{World, group_of, groups, in_namespace, namespace, until};
 
 #[test]
 fn a_program_runs_and_its_code_comes_back() {
@@ -202,6 +202,11 @@ fn short_programs_are_never_waited_for_in_vain() {
 fn a_fork_bomb_is_bounded_where_the_host_has_groups() {
     let mut world = World::new();
     world.spec.limits.pids = Some(20);
+    world.after = |container| {
+        let exit = container.wait().unwrap();
+        assert!(groups(&group_of(Pid::this())).is_empty(), "groups are left");
+        exit
+    };
     let script = "my $n = 0; while (1) { my $pid = fork; last unless defined $pid; if (!$pid) { sleep 1000 } $n++; last if $n > 200 } print $n";
     let output = world.run(&["perl", "-e", script]);
     assert_eq!(
