@@ -142,7 +142,7 @@ fn pipe() -> Result<(OwnedFd, OwnedFd), StartError> {
 pub struct Container {
     pid: i32,
     pidfd: OwnedFd,
-    /// How the program ended, from init: four bytes, or nothing when init was killed.
+    /// How the program ended, from init; or nothing, when init was killed.
     exit: File,
     notes: Vec<String>,
     cgroups: Cgroups,
