@@ -27,8 +27,8 @@ use super::spec::Spec;
 use super::start::{Exit, Stdio};
 use super::{etc, mounts, payload, privileges};
 use crate::sys::process::{
-    Close, close_from, default_signals, exit_now, fork, has_no_reader, next_signal, place, reap,
-    signal_child,
+    Close, close_from, default_signals, exit_now, has_no_reader, next_signal, place, reap,
+    signal_child, spawn,
 };
 
 /// All that init needs, as its own copy.
@@ -107,15 +107,11 @@ impl Init<'_> {
         self.die_with_the_caller()?;
 
         self.reports.ready();
-        let child = fork().map_err(failed("make the process of", &self.spec.args[0]))?;
-        match child {
-            Some(program) => Ok(program),
-            None => {
-                let failure = payload::run(self.spec, &self.stdio);
-                self.reports.failed(failure);
-                exit_now(127);
-            }
-        }
+        spawn(&|| {
+            self.reports.failed(payload::run(self.spec, &self.stdio));
+            exit_now(127)
+        })
+        .map_err(failed("make the process of", &self.spec.args[0]))
     }
 
     fn die_with_the_caller(&self) -> Result<(), Failure> {
