@@ -106,6 +106,7 @@ impl Init<'_> {
         // Forgotten by the kernel when the user or the capabilities change.
         self.die_with_the_caller()?;
 
+        set_name(c"rekindle-init").map_err(failed("name", "process 1"))?;
         self.reports.ready();
         spawn(&|| {
             self.reports.failed(payload::run(self.spec, &self.stdio));
@@ -151,7 +152,6 @@ fn map_user() -> Result<(), Failure> {
 /// Lets go of all descriptors but the one for the last word. Process 1 has /dev/null as input and output,
 /// and that one in the place of errors.
 fn settle(init: Init<'_>) -> Result<(), Failure> {
-    let _ = set_name(c"rekindle-init");
     let null = open("/dev/null", OFlag::O_RDWR | OFlag::O_CLOEXEC, Mode::empty())
         .map_err(failed("open", "/dev/null"))?;
     let exited = above_two(&init.exited)?;
