@@ -1,13 +1,14 @@
 //! Processes: made with namespaces, held by a descriptor, and what they may not inherit.
 #![expect(unsafe_code, reason = "libc has no safe call for these")]
 
-use std::io;
+use std::convert::Infallible;
 use std::mem::{self, size_of};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::ptr;
 
 use nix::errno::Errno;
 use nix::libc;
+use nix::sched::{self, CloneFlags};
 
 /// Who we are after a process was made.
 #[derive(Debug)]
@@ -16,15 +17,26 @@ pub(crate) enum Born {
     Child,
 }
 
+/// Why no process was made.
+#[derive(Debug)]
+pub(crate) enum CloneError {
+    Threads,
+    Kernel(Errno),
+}
+
 /// Makes a process with its own namespaces, as fork would, and gives its descriptor. clone3(2).
 ///
 /// `into` is the cgroup (version 2) that it begins in.
 ///
 /// # Errors
-/// `EBUSY` when this process has threads: the child would inherit their locks and never get them.
-pub(crate) fn clone(namespaces: libc::c_int, into: Option<BorrowedFd<'_>>) -> Result<Born, Errno> {
+/// When this process has threads: the child would inherit their locks and never get them. When the
+/// kernel refuses it.
+pub(crate) fn clone(
+    namespaces: libc::c_int,
+    into: Option<BorrowedFd<'_>>,
+) -> Result<Born, CloneError> {
     if threads() != Some(1) {
-        return Err(Errno::EBUSY);
+        return Err(CloneError::Threads);
     }
     let mut pidfd: RawFd = -1;
     // SAFETY: all of it is numbers, of which zero means "not used".
@@ -46,10 +58,10 @@ pub(crate) fn clone(namespaces: libc::c_int, into: Option<BorrowedFd<'_>>) -> Re
             size_of::<libc::clone_args>(),
         )
     };
-    match Errno::result(pid)? {
+    match Errno::result(pid).map_err(CloneError::Kernel)? {
         0 => Ok(Born::Child),
         pid => Ok(Born::Parent {
-            pid: i32::try_from(pid).map_err(|_| Errno::EOVERFLOW)?,
+            pid: i32::try_from(pid).expect("numbers of processes are small"),
             // SAFETY: the kernel wrote a new descriptor there, which nobody else knows.
             pidfd: unsafe { OwnedFd::from_raw_fd(pidfd) },
         }),
@@ -65,15 +77,21 @@ pub(crate) fn threads() -> Option<u64> {
     std::os::unix::fs::MetadataExt::nlink(&metadata).checked_sub(2)
 }
 
-/// Makes a process like this one. `None` in the child.
+/// Makes a process that runs `child`, which must become another program or end, and gives its number.
+/// This process goes on when it has. As with vfork(2), memory is shared until then, not copied.
 ///
 /// # Errors
-/// What fork(2) says.
-pub(crate) fn fork() -> Result<Option<i32>, Errno> {
-    // SAFETY: a container's processes come from a process with one thread and never start another,
-    // so nobody holds a lock that the child would wait for.
-    let pid = unsafe { libc::fork() };
-    Errno::result(pid).map(|pid| (pid != 0).then_some(pid))
+/// What clone(2) says.
+pub(crate) fn spawn(child: &dyn Fn() -> Infallible) -> Result<i32, Errno> {
+    // Large enough for what is done before execve; only pages that are used cost anything.
+    let mut stack = vec![0; 1 << 18];
+    let flags = CloneFlags::CLONE_VM | CloneFlags::CLONE_VFORK;
+    let run = Box::new(|| match child() {});
+    // SAFETY: the child has a stack of its own. It shares the memory, but this process stands still
+    // until it is gone from there, and has no other thread: so nobody sees what is half changed, and
+    // no lock is held by somebody who does not run.
+    let pid = unsafe { sched::clone(run, &mut stack, flags, Some(libc::SIGCHLD)) }?;
+    Ok(pid.as_raw())
 }
 
 /// Ends this process at once, without running what others registered for its end.
@@ -341,13 +359,6 @@ fn set_limit(
     Errno::result(unsafe { libc::setrlimit(limit, &raw const value) }).map(drop)
 }
 
-/// Reads to the end without a `File`, so that a signal that comes does not end it.
-pub(crate) fn read_all(mut from: impl io::Read) -> io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    from.read_to_end(&mut bytes)?;
-    Ok(bytes)
-}
-
 /// A copy of a descriptor whose number is at least `first`, closed in the next program.
 pub(crate) fn duplicate_from(fd: impl AsFd, first: RawFd) -> Result<OwnedFd, Errno> {
     // SAFETY: only numbers go in.
@@ -359,6 +370,8 @@ pub(crate) fn duplicate_from(fd: impl AsFd, first: RawFd) -> Result<OwnedFd, Err
 
 #[cfg(test)]
 mod tests {
+    use std::io;
+
     use super::*;
 
     #[test]
@@ -376,7 +389,7 @@ mod tests {
     fn threads_are_counted() {
         let before = threads().expect("/proc is there");
         let (wait, go) = io::pipe().expect("a pipe");
-        let thread = std::thread::spawn(move || read_all(wait));
+        let thread = std::thread::spawn(move || io::read_to_string(wait));
         assert!(threads() > Some(1), "{before}");
         drop(go);
         thread.join().expect("it ends").expect("it read");

@@ -280,7 +280,7 @@ impl Running {
 }
 
 /// By process and start: the number alone may have been another one's.
-fn group_of(pid: Pid) -> String {
+pub(crate) fn group_of(pid: Pid) -> String {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
     let start = stat
         .rsplit_once(')')
