@@ -30,10 +30,10 @@ pub enum StartError {
         /// Why not.
         reason: String,
     },
-    /// The image has something in a place that we need, which could lead elsewhere.
-    #[error("use `{path}` of the image: {reason}")]
+    /// The image, or the host, has something in a place that we need, which is not what it should be.
+    #[error("use `{path}`: {reason}")]
     Refused {
-        /// Where in the image.
+        /// Where.
         path: String,
         /// What is wrong with it.
         reason: String,

@@ -27,7 +27,8 @@ use super::spec::Spec;
 use super::start::{Exit, Stdio};
 use super::{etc, mounts, payload, privileges};
 use crate::sys::process::{
-    Close, close_from, exit_now, fork, has_no_reader, next_signal, place, reap, signal_child,
+    Close, close_from, default_signals, exit_now, fork, has_no_reader, next_signal, place, reap,
+    signal_child,
 };
 
 /// All that init needs, as its own copy.
@@ -55,6 +56,8 @@ impl Drop for ExitOnPanic {
 /// The life of process 1.
 pub(crate) fn run(init: Init<'_>) -> ! {
     let _guard = ExitOnPanic;
+    // All are blocked; and the caller may ignore SIGCHLD, on which we rely.
+    default_signals();
     let program = match init.prepare() {
         Ok(program) => program,
         Err(failure) => {

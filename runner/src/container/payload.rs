@@ -16,7 +16,7 @@ use super::spec::Spec;
 use super::start::Stdio;
 use crate::sys::open_in;
 use crate::sys::process::{
-    Close, close_from, default_limits, default_signals, place, take_terminal,
+    Close, close_from, default_limits, place, take_terminal, unblock_signals,
 };
 
 /// Becomes the program. Comes back only to tell why it did not.
@@ -62,7 +62,7 @@ fn become_program(spec: &Spec, found: &Found) -> Result<std::convert::Infallible
             .map(|(name, value)| format!("{name}={value}")),
     )?;
     close_from(3, Close::OnExec).map_err(failed("close the descriptors of", &spec.args[0]))?;
-    default_signals();
+    unblock_signals();
     execve(&path[0], &args, &env).map_err(|errno| Failure::NotExecutable {
         command: spec.args[0].clone(),
         reason: errno.desc().to_owned(),

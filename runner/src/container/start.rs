@@ -15,11 +15,11 @@ use nix::unistd::{geteuid, pipe2};
 use serde::{Deserialize, Serialize};
 
 use super::cgroup::Cgroups;
-use super::error::{Failure, Reports, StartError, Told};
+use super::error::{Failure, Reports, StartError, Told, errno};
 use super::init::{self, Init};
 use super::spec::Spec;
 use crate::sys::process::{
-    BlockedSignals, Born, Ended, clone, duplicate_from, read_all, send_signal, wait_pidfd,
+    BlockedSignals, Born, CloneError, Ended, clone, duplicate_from, send_signal, wait_pidfd,
     wait_readable,
 };
 
@@ -71,9 +71,18 @@ pub fn start(
 
     // Init must not lose a signal before it waits for them, so it is born with all blocked.
     let blocked = BlockedSignals::all();
-    let born = clone(namespaces, cgroups.born_in()).map_err(|errno| match errno {
-        Errno::EBUSY => StartError::Threads,
-        errno => Failure::kernel("make namespaces for", &spec.args[0], errno).into(),
+    let mut born = clone(namespaces, cgroups.born_in());
+    if let (Err(CloneError::Kernel(errno)), Some(_)) = (&born, cgroups.born_in()) {
+        notes.push(format!(
+            "no limits: the control group takes no process ({errno})"
+        ));
+        born = clone(namespaces, None);
+    }
+    let born = born.map_err(|error| match error {
+        CloneError::Threads => StartError::Threads,
+        CloneError::Kernel(errno) => {
+            Failure::kernel("make namespaces for", &spec.args[0], errno).into()
+        }
     })?;
     let (pid, pidfd) = match born {
         Born::Parent { pid, pidfd } => (pid, pidfd),
@@ -104,11 +113,10 @@ pub fn start(
         ended: OnceLock::new(),
     };
     // The pipe ends when the program begins, or when all of the container is gone.
-    let told = read_all(File::from(reports)).map_err(|source| StartError::Kernel {
-        operation: "read the reports of".to_owned(),
-        path: spec.args[0].clone(),
-        source,
-    })?;
+    let mut told = Vec::new();
+    File::from(reports)
+        .read_to_end(&mut told)
+        .map_err(|error| Failure::kernel("read the reports of", &spec.args[0], errno(&error)))?;
     let told = Told::read(&told);
     container.notes.extend(told.notes);
     match told.failure {
@@ -134,7 +142,7 @@ fn pipe() -> Result<(OwnedFd, OwnedFd), StartError> {
 pub struct Container {
     pid: i32,
     pidfd: OwnedFd,
-    /// How the program ended, from init: four bytes, or nothing when init was killed.
+    /// How the program ended, from init; or nothing, when init was killed.
     exit: File,
     notes: Vec<String>,
     cgroups: Cgroups,
@@ -182,13 +190,13 @@ impl Container {
             return Ok(*exit);
         }
         wait_readable(&self.pidfd)?;
-        let init = wait_pidfd(&self.pidfd)?;
+        let init = wait_pidfd(&self.pidfd);
         let mut told = Vec::new();
         (&self.exit).read_to_end(&mut told)?;
-        let exit = match (Exit::from_bytes(&told), init) {
-            (Some(exit), _) => exit,
-            (None, Ended::Signal(signal)) => Exit::Signal(signal),
-            (None, Ended::Code(code)) => Exit::Code(code),
+        let exit = match Exit::from_bytes(&told) {
+            Some(exit) => exit,
+            // Init was killed, and the program with it.
+            None => init?.into(),
         };
         self.cgroups.remove();
         Ok(*self.ended.get_or_init(|| exit))

@@ -1,7 +1,6 @@
 //! Processes: made with namespaces, held by a descriptor, and what they may not inherit.
 #![expect(unsafe_code, reason = "libc has no safe call for these")]
 
-use std::io;
 use std::mem::{self, size_of};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::ptr;
@@ -16,15 +15,26 @@ pub(crate) enum Born {
     Child,
 }
 
+/// Why no process was made.
+#[derive(Debug)]
+pub(crate) enum CloneError {
+    Threads,
+    Kernel(Errno),
+}
+
 /// Makes a process with its own namespaces, as fork would, and gives its descriptor. clone3(2).
 ///
 /// `into` is the cgroup (version 2) that it begins in.
 ///
 /// # Errors
-/// `EBUSY` when this process has threads: the child would inherit their locks and never get them.
-pub(crate) fn clone(namespaces: libc::c_int, into: Option<BorrowedFd<'_>>) -> Result<Born, Errno> {
+/// When this process has threads: the child would inherit their locks and never get them. When the
+/// kernel refuses it.
+pub(crate) fn clone(
+    namespaces: libc::c_int,
+    into: Option<BorrowedFd<'_>>,
+) -> Result<Born, CloneError> {
     if threads() != Some(1) {
-        return Err(Errno::EBUSY);
+        return Err(CloneError::Threads);
     }
     let mut pidfd: RawFd = -1;
     // SAFETY: all of it is numbers, of which zero means "not used".
@@ -46,10 +56,10 @@ pub(crate) fn clone(namespaces: libc::c_int, into: Option<BorrowedFd<'_>>) -> Re
             size_of::<libc::clone_args>(),
         )
     };
-    match Errno::result(pid)? {
+    match Errno::result(pid).map_err(CloneError::Kernel)? {
         0 => Ok(Born::Child),
         pid => Ok(Born::Parent {
-            pid: i32::try_from(pid).map_err(|_| Errno::EOVERFLOW)?,
+            pid: i32::try_from(pid).expect("numbers of processes are small"),
             // SAFETY: the kernel wrote a new descriptor there, which nobody else knows.
             pidfd: unsafe { OwnedFd::from_raw_fd(pidfd) },
         }),
@@ -133,6 +143,9 @@ pub(crate) enum Ended {
 }
 
 /// Waits for the child behind a descriptor, and forgets it.
+///
+/// # Errors
+/// `ECHILD` when this process ignores SIGCHLD: then the kernel has forgotten it already.
 pub(crate) fn wait_pidfd(pidfd: impl AsFd) -> Result<Ended, Errno> {
     // SAFETY: all of it is numbers.
     let mut info: libc::siginfo_t = unsafe { mem::zeroed() };
@@ -223,8 +236,8 @@ pub(crate) fn next_signal() -> i32 {
     }
 }
 
-/// No signal is ignored, handled or blocked: how a program expects to begin. Rust ignores SIGPIPE, and
-/// what is ignored stays so in a new program.
+/// No signal is ignored or handled: how a program expects to begin. Rust ignores SIGPIPE, and what is
+/// ignored stays so in a new program; who ignores SIGCHLD cannot wait for a child.
 pub(crate) fn default_signals() {
     // The kernel's structure, which is at most so large; zero is the default in each field. The C
     // library would keep two signals for itself, which may be ignored where we come from.
@@ -242,6 +255,10 @@ pub(crate) fn default_signals() {
             )
         };
     }
+}
+
+/// Lets signals through that were blocked.
+pub(crate) fn unblock_signals() {
     // SAFETY: an empty set, which lives through the call.
     unsafe {
         let mut none: libc::sigset_t = mem::zeroed();
@@ -334,13 +351,6 @@ fn set_limit(
     Errno::result(unsafe { libc::setrlimit(limit, &raw const value) }).map(drop)
 }
 
-/// Reads to the end without a `File`, so that a signal that comes does not end it.
-pub(crate) fn read_all(mut from: impl io::Read) -> io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    from.read_to_end(&mut bytes)?;
-    Ok(bytes)
-}
-
 /// A copy of a descriptor whose number is at least `first`, closed in the next program.
 pub(crate) fn duplicate_from(fd: impl AsFd, first: RawFd) -> Result<OwnedFd, Errno> {
     // SAFETY: only numbers go in.
@@ -352,6 +362,8 @@ pub(crate) fn duplicate_from(fd: impl AsFd, first: RawFd) -> Result<OwnedFd, Err
 
 #[cfg(test)]
 mod tests {
+    use std::io;
+
     use super::*;
 
     #[test]
@@ -369,7 +381,7 @@ mod tests {
     fn threads_are_counted() {
         let before = threads().expect("/proc is there");
         let (wait, go) = io::pipe().expect("a pipe");
-        let thread = std::thread::spawn(move || read_all(wait));
+        let thread = std::thread::spawn(move || io::read_to_string(wait));
         assert!(threads() > Some(1), "{before}");
         drop(go);
         thread.join().expect("it ends").expect("it read");

@@ -2,13 +2,12 @@
 
 use std::fs;
 use std::path::Path;
-use std::process::Command;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use runner::container::{self, Exit, Stdio};
 
-use crate::world::{World, groups, in_namespace, namespace, until};
+use crate::world::{World, group_of, groups, in_namespace, namespace, until};
 
 #[test]
 fn a_program_runs_and_its_code_comes_back() {
@@ -141,43 +140,31 @@ fn all_ends_with_the_supervisor() {
 
 #[test]
 fn a_supervisor_that_dies_at_once_leaves_nothing() {
+    let mut world = World::new();
     // At any moment of the start.
-    for microseconds in (0..6000).step_by(100) {
-        let mut world = World::new();
+    for microseconds in (0..6000).step_by(60) {
         let running = world.start(&["sleep", "1000"]);
         std::thread::sleep(std::time::Duration::from_micros(microseconds));
         kill(running.supervisor, Signal::SIGKILL).unwrap();
-        let image = world.path("image");
-        let supervisor = running.supervisor;
         drop(running);
-        // Whoever has the image as root, or was born by the supervisor.
         until("all are gone", || {
-            descendants_of(supervisor).is_empty() && users_of(&image).is_empty()
+            users_of(&world.path("stdout")).is_empty()
         });
     }
 }
 
-fn descendants_of(pid: Pid) -> Vec<String> {
-    let output = Command::new("ps")
-        .args(["-o", "pid=", "--ppid", &pid.to_string()])
-        .output()
-        .unwrap();
-    String::from_utf8(output.stdout)
-        .unwrap()
-        .lines()
-        .map(str::to_owned)
-        .collect()
-}
-
-/// The processes that hold mounts of an image.
-fn users_of(image: &Path) -> Vec<String> {
+/// The processes that have a file open, as the program and those before it have their output.
+fn users_of(file: &Path) -> Vec<String> {
     let processes = fs::read_dir("/proc").unwrap().flatten();
     processes
-        .filter(|entry| {
-            let mounts = fs::read_to_string(entry.path().join("mountinfo")).unwrap_or_default();
-            mounts.contains(image.to_str().unwrap())
+        .filter(|process| {
+            let open = fs::read_dir(process.path().join("fd"))
+                .into_iter()
+                .flatten();
+            open.flatten()
+                .any(|fd| fs::read_link(fd.path()).is_ok_and(|link| link == file))
         })
-        .map(|entry| entry.file_name().into_string().unwrap())
+        .map(|process| process.file_name().into_string().unwrap())
         .collect()
 }
 
@@ -215,6 +202,11 @@ fn short_programs_are_never_waited_for_in_vain() {
 fn a_fork_bomb_is_bounded_where_the_host_has_groups() {
     let mut world = World::new();
     world.spec.limits.pids = Some(20);
+    world.after = |container| {
+        let exit = container.wait().unwrap();
+        assert!(groups(&group_of(Pid::this())).is_empty(), "groups are left");
+        exit
+    };
     let script = "my $n = 0; while (1) { my $pid = fork; last unless defined $pid; if (!$pid) { sleep 1000 } $n++; last if $n > 200 } print $n";
     let output = world.run(&["perl", "-e", script]);
     assert_eq!(
@@ -246,7 +238,7 @@ fn the_groups_of_a_killed_supervisor_are_removed_by_the_next() {
     world.spec.limits.pids = Some(20);
     let running = world.start(&["sleep", "1000"]);
     let space = namespace(running.init()).unwrap();
-    let name = format!("rekindle-runner-{}-", running.supervisor);
+    let name = running.group.clone();
     assert_eq!(groups(&name).len(), 1);
     kill(running.supervisor, Signal::SIGKILL).unwrap();
     until("all are gone", || in_namespace(&space).is_empty());
@@ -311,4 +303,19 @@ fn a_supervisor_without_input_and_output_gives_its_own() {
         ("out\n", "err\n")
     );
     assert_eq!(output.exit, Ok(Exit::Code(0)));
+}
+
+#[test]
+fn a_supervisor_that_ignores_its_children_hears_of_them() {
+    let mut world = World::new();
+    world.before = |_| {
+        use nix::sys::signal::{SigHandler, signal};
+        // SAFETY: no handler is set.
+        #[expect(unsafe_code, reason = "there is no safe call")]
+        unsafe { signal(Signal::SIGCHLD, SigHandler::SigIgn) }.unwrap();
+    };
+    assert_eq!(
+        world.run(&["sh", "-c", "true; exit 4"]).exit,
+        Ok(Exit::Code(4))
+    );
 }

@@ -123,6 +123,7 @@ impl World {
         match forked {
             ForkResult::Parent { child } => Running {
                 supervisor: child,
+                group: group_of(child),
                 dir: self.dir.path().to_owned(),
                 reaped: false,
             },
@@ -207,6 +208,8 @@ fn exit_now(code: i32) -> ! {
 /// A supervisor and its container.
 pub(crate) struct Running {
     pub(crate) supervisor: Pid,
+    /// What its control groups' names begin with.
+    pub(crate) group: String,
     dir: PathBuf,
     reaped: bool,
 }
@@ -268,9 +271,25 @@ impl Running {
         let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
         let ours = self.dir.to_str().unwrap();
         assert!(!mounts.contains(ours), "a mount is left: {mounts}");
-        let name = format!("rekindle-runner-{}-", self.supervisor);
-        assert_eq!(groups(&name), Vec::<PathBuf>::new(), "groups are left");
+        assert_eq!(
+            groups(&self.group),
+            Vec::<PathBuf>::new(),
+            "groups are left"
+        );
     }
+}
+
+/// By process and start: the number alone may have been another one's.
+pub(crate) fn group_of(pid: Pid) -> String {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    let start = stat
+        .rsplit_once(')')
+        .unwrap()
+        .1
+        .split_whitespace()
+        .nth(19)
+        .unwrap();
+    format!("rekindle-runner-{pid}-{start}-")
 }
 
 /// The control groups of a supervisor.
