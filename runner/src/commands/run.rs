@@ -484,7 +484,7 @@ impl From<RunError> for CommandError {
             RunError::Supervisor { .. } => (
                 ExitCode::Failed,
                 Some(
-                    "`status` tells whether it still lives; supervisor.log in its folder may tell more",
+                    "when `status` shows it hanging, KILL its supervisor: the container dies with it, and the run is lost",
                 ),
             ),
             RunError::NotStopped(_) => (

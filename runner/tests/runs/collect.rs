@@ -1,6 +1,7 @@
 //! Removing runs, and images that runs use.
 
 use std::fs;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use nix::sys::signal::Signal;
 use serde_json::json;
@@ -114,4 +115,34 @@ fn an_image_is_held_as_long_as_its_run_lives() {
         "{}",
         text(&again)
     );
+}
+
+#[test]
+fn heavy_removing_and_starting_at_once_harm_nobody() {
+    let world = World::new();
+    world.ask(0, &["list"]);
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !done.load(Ordering::Relaxed) {
+                world.ask(0, &["gc", "--older-than", "0d"]);
+            }
+        });
+        let starters: Vec<_> = (0..3)
+            .map(|_| {
+                scope.spawn(|| {
+                    for _ in 0..30 {
+                        let output = world.run_with("a", &["-d"], "exit 0").output().unwrap();
+                        // It may be over and removed before we could look at it.
+                        let gone = output.status.code() == Some(5);
+                        assert!(gone || output.status.success(), "{}", text(&output));
+                    }
+                })
+            })
+            .collect();
+        let results: Vec<_> = starters.into_iter().map(|starter| starter.join()).collect();
+        done.store(true, Ordering::Relaxed);
+        assert!(results.iter().all(Result::is_ok));
+    });
+    world.assert_nothing_lives();
 }
