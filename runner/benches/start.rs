@@ -4,7 +4,7 @@
 //!
 //! All take turns, so that a noisy machine is noisy for all of them. Each is a program that is started,
 //! starts /bin/true in a container and ends with it; "in the supervisor" leaves out the start of our own
-//! program, as when it is there already. What is not installed says so.
+//! program, as when it is there already. What is not installed, or does not work here, says so.
 #![allow(missing_docs, reason = "a benchmark has no interface")]
 #![expect(clippy::print_stdout, reason = "figures are printed")]
 #![expect(clippy::unwrap_used, reason = "a benchmark may panic")]
@@ -63,7 +63,7 @@ fn main() {
     let bubblewrap = median(&mut times[bubblewrap]);
     for (index, (name, method)) in methods.iter().enumerate() {
         if method.is_none() {
-            println!("| {name} | not installed | | | |");
+            println!("| {name} | not here | | | |");
             continue;
         }
         let median = median(&mut times[index]).unwrap();

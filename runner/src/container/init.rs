@@ -27,8 +27,8 @@ use super::spec::Spec;
 use super::start::{Exit, Stdio};
 use super::{etc, mounts, payload, privileges};
 use crate::sys::process::{
-    Close, close_from, default_signals, exit_now, fork, has_no_reader, next_signal, place, reap,
-    signal_child,
+    Close, close_from, default_signals, exit_now, has_no_reader, next_signal, place, reap,
+    signal_child, spawn,
 };
 
 /// All that init needs, as its own copy.
@@ -106,16 +106,13 @@ impl Init<'_> {
         // Forgotten by the kernel when the user or the capabilities change.
         self.die_with_the_caller()?;
 
+        set_name(c"rekindle-init").map_err(failed("name", "process 1"))?;
         self.reports.ready();
-        let child = fork().map_err(failed("make the process of", &self.spec.args[0]))?;
-        match child {
-            Some(program) => Ok(program),
-            None => {
-                let failure = payload::run(self.spec, &self.stdio);
-                self.reports.failed(failure);
-                exit_now(127);
-            }
-        }
+        spawn(&|| {
+            self.reports.failed(payload::run(self.spec, &self.stdio));
+            exit_now(127)
+        })
+        .map_err(failed("make the process of", &self.spec.args[0]))
     }
 
     fn die_with_the_caller(&self) -> Result<(), Failure> {
@@ -155,7 +152,6 @@ fn map_user() -> Result<(), Failure> {
 /// Lets go of all descriptors but the one for the last word. Process 1 has /dev/null as input and output,
 /// and that one in the place of errors.
 fn settle(init: Init<'_>) -> Result<(), Failure> {
-    let _ = set_name(c"rekindle-init");
     let null = open("/dev/null", OFlag::O_RDWR | OFlag::O_CLOEXEC, Mode::empty())
         .map_err(failed("open", "/dev/null"))?;
     let exited = above_two(&init.exited)?;

@@ -1,5 +1,6 @@
 //! What is mounted in the new root: the kernel's own file systems, secrets, and what the spec binds.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::os::fd::{AsFd, OwnedFd};
@@ -77,8 +78,8 @@ pub(crate) fn kernel(
 
 /// What hides a file or a directory.
 struct Masks {
-    file: OwnedFd,
-    directory: OwnedFd,
+    file: Mask,
+    directory: Mask,
 }
 
 impl Masks {
@@ -87,8 +88,8 @@ impl Masks {
             .and_then(|fs| fs.mount(INERT | READ_ONLY))
             .map_err(failed("make", "an empty file system"))?;
         Ok(Self {
-            file: device("null", 1, 3)?,
-            directory,
+            file: Mask::new(device("null", 1, 3)?),
+            directory: Mask::new(directory),
         })
     }
 
@@ -104,9 +105,31 @@ impl Masks {
         } else {
             &self.file
         };
-        copy(mask, false)
-            .and_then(|mask| attach(mask, target))
-            .map_err(failed("mask", path))
+        mask.attach(target).map_err(failed("mask", path))
+    }
+}
+
+/// A mount that is attached in many places: first itself, then copies of it. Letting go of a mount that
+/// is attached nowhere would make the kernel wait for all processors.
+struct Mask {
+    mount: OwnedFd,
+    used: Cell<bool>,
+}
+
+impl Mask {
+    fn new(mount: OwnedFd) -> Self {
+        Self {
+            mount,
+            used: Cell::new(false),
+        }
+    }
+
+    fn attach(&self, target: impl AsFd) -> Result<(), Errno> {
+        if self.used.replace(true) {
+            attach(copy(&self.mount, false)?, target)
+        } else {
+            attach(&self.mount, target)
+        }
     }
 }
 
@@ -147,8 +170,9 @@ fn sys(root: &Root, masks: &Masks, rootless: bool, reports: &Reports) -> Result<
     // It shows the network, which is the host's: without root it is not ours to show.
     if rootless {
         reports.note("no /sys: it is empty without root");
-        return copy(&masks.directory, false)
-            .and_then(|empty| attach(empty, target))
+        return masks
+            .directory
+            .attach(target)
             .map_err(failed("mount", "/sys"));
     }
     let mount = NewFs::open(c"sysfs")

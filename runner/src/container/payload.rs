@@ -4,8 +4,7 @@ use std::ffi::{CString, NulError};
 use std::path::Path;
 
 use nix::errno::Errno;
-use nix::fcntl::open;
-use nix::fcntl::{OFlag, ResolveFlag};
+use nix::fcntl::{OFlag, ResolveFlag, open};
 use nix::sys::stat::Mode;
 use nix::unistd::{execve, fchdir, setsid};
 

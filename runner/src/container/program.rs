@@ -6,7 +6,7 @@
 //! write to it (CVE-2019-5736). So what the kernel is about to open is opened here first, without the links
 //! of /proc; and nothing but ELF of this machine and scripts is executed, as the host may have registered
 //! other interpreters (binfmt_misc), whose path the image could be waiting for. The image cannot change
-//! in between: nothing runs in it yet.
+//! in between: nothing runs in it yet, and nothing else writes to it.
 
 use std::collections::BTreeMap;
 use std::fs::File;

@@ -83,19 +83,17 @@ fn make_file(root: &Root, path: &Path) -> Result<OwnedFd, Failure> {
 
 /// Nothing is made in a directory of the host that is mounted in the image.
 fn in_image(root: &Root, parent: impl AsFd, path: &Path) -> Result<(), Failure> {
-    let device = |fd| fstat(fd).map(|stat| stat.st_dev);
-    let look = failed("look at", path);
-    let ours = (|| {
-        let parent = device(parent.as_fd())?;
-        Ok(parent == device(root.fd())? || parent == device(root.memory())?)
-    })();
-    if ours.map_err(look)? {
+    let device = |fd| {
+        fstat(fd)
+            .map(|stat| stat.st_dev)
+            .map_err(failed("look at", path))
+    };
+    let parent = device(parent.as_fd())?;
+    if parent == device(root.fd())? || parent == device(root.memory())? {
         Ok(())
     } else {
-        Err(Failure::refused(
-            path,
-            "it is missing in what is mounted above it",
-        ))
+        let reason = "it is missing in what is mounted above it";
+        Err(Failure::refused(path, reason))
     }
 }
 
