@@ -1,7 +1,9 @@
 //! What the commands do: call the library, print, and say what to do about an error.
 
 mod image;
+mod logs;
 mod run;
+mod runs;
 
 use std::error::Error;
 use std::fmt::Write as _;
@@ -38,11 +40,11 @@ pub(crate) fn run(command: Command, out: &mut Out) -> Result<ExitCode, CommandEr
         Command::Run(args) => return run::start_and_follow(&args, out).map_err(following),
         Command::Attach(args) => return run::attach(&args, out).map_err(following),
         Command::Image(command) => image::run(command, out),
-        Command::Status(args) => run::status(&args, out),
-        Command::Logs(args) => run::logs(&args, out),
-        Command::Stop(args) => run::stop(&args, out),
-        Command::List(args) => run::list(&args, out),
-        Command::Gc(args) => run::collect(&args, out),
+        Command::Status(args) => runs::status(&args, out),
+        Command::Logs(args) => logs::logs(&args, out),
+        Command::Stop(args) => runs::stop(&args, out),
+        Command::List(args) => runs::list(&args, out),
+        Command::Gc(args) => runs::collect(&args, out),
         Command::Supervise { .. } => return Ok(crate::run::supervise()),
     };
     done.map(|()| ExitCode::Done)

@@ -157,12 +157,14 @@ fn own_name() -> String {
     format!("{PREFIX}{pid}-{started}-{number}")
 }
 
-/// When a process began, in ticks since the host did.
+/// When a process began, in ticks since the host did. `None` for one that ended, also when nobody has
+/// waited for it yet.
 fn started(pid: u32) -> Option<u64> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     // The name stands in brackets, and may have brackets.
-    let fields = stat.rsplit_once(')')?.1;
-    fields.split_whitespace().nth(19)?.parse().ok()
+    let mut fields = stat.rsplit_once(')')?.1.split_whitespace();
+    let ended = matches!(fields.next()?, "Z" | "X");
+    fields.nth(18)?.parse().ok().filter(|_| !ended)
 }
 
 /// Removes the groups of makers that were killed.

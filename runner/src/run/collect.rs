@@ -1,6 +1,7 @@
 //! Removing what is over.
 
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
@@ -41,7 +42,9 @@ impl Runs {
                 continue;
             }
             let Some(lock) = folder.try_lock()? else {
-                gone.live.push(id);
+                if folder.exists() {
+                    gone.live.push(id);
+                }
                 continue;
             };
             let status = match folder.status_with(&lock) {
@@ -103,28 +106,32 @@ impl Runs {
 /// Two processes may remove the same at once.
 fn remove(path: &Path) -> Result<(), RunError> {
     match fs::remove_dir_all(path) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         result => result.map_err(failed("remove", path)),
     }
 }
 
 /// What in a folder is not ours, if there is anything.
 fn foreign(folder: &Path) -> Result<Option<String>, RunError> {
-    if !fs::symlink_metadata(folder)
-        .map_err(failed("read", folder))?
-        .is_dir()
-    {
-        return Ok(Some("it is no folder".to_owned()));
-    }
-    for entry in fs::read_dir(folder).map_err(failed("read", folder))? {
-        let entry = entry.map_err(failed("read", folder))?;
-        let kind = entry.file_type().map_err(failed("read", folder))?;
-        let name = entry.file_name().to_string_lossy().into_owned();
-        if !is_known(&name) || kind.is_dir() || kind.is_symlink() {
-            return Ok(Some(format!("{} is not ours", name.escape_debug())));
+    let look = || -> io::Result<Option<String>> {
+        if !fs::symlink_metadata(folder)?.is_dir() {
+            return Ok(Some("it is no folder".to_owned()));
         }
+        for entry in fs::read_dir(folder)? {
+            let entry = entry?;
+            let kind = entry.file_type()?;
+            let name = entry.file_name().to_string_lossy().into_owned();
+            if !is_known(&name) || kind.is_dir() || kind.is_symlink() {
+                return Ok(Some(format!("{} is not ours", name.escape_debug())));
+            }
+        }
+        Ok(None)
+    };
+    match look() {
+        // Somebody else removed it meanwhile.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        result => result.map_err(failed("read", folder)),
     }
-    Ok(None)
 }
 
 /// When something last happened in a folder whose record does not say.

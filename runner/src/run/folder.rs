@@ -136,11 +136,8 @@ impl Folder {
             Err(TryLockError::WouldBlock) => return Ok(None),
             Err(TryLockError::Error(error)) => return Err(failed("lock", &path)(error)),
         }
-        // The folder may have been removed, and made again, between opening and locking.
-        let ours = file.metadata().map_err(failed("read", &path))?;
-        let there = fs::metadata(&path);
-        let same = there.is_ok_and(|there| (there.dev(), there.ino()) == (ours.dev(), ours.ino()));
-        Ok(same.then_some(Lock(file)))
+        let ours = stands_at(&file, &path).map_err(failed("read", &path))?;
+        Ok(ours.then_some(Lock(file)))
     }
 
     /// Whether somebody has the lock.
@@ -318,6 +315,16 @@ pub(crate) fn beat(file: &File, boot_id: &str) -> io::Result<()> {
     )
 }
 
+/// Whether an open file is the one that has this path now. Its folder may have been removed, and made
+/// again, between opening and locking; the lock of a file that nobody finds is worth nothing.
+fn stands_at(file: &File, path: &Path) -> io::Result<bool> {
+    let ours = file.metadata()?;
+    match fs::metadata(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        result => result.map(|there| (there.dev(), there.ino()) == (ours.dev(), ours.ino())),
+    }
+}
+
 fn attempt_file(attempt: u32) -> String {
     format!("attempt-{attempt}.json")
 }
@@ -351,4 +358,84 @@ pub(crate) fn sync(folder: &Path) -> Result<(), RunError> {
     File::open(folder)
         .and_then(|folder| folder.sync_all())
         .map_err(failed("sync", folder))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test may panic")]
+mod tests {
+    use super::*;
+
+    fn folder(parent: &Path) -> Folder {
+        let runs = Runs::open(parent).unwrap();
+        let folder = runs.folder(&"a".parse().unwrap());
+        folder.create().unwrap();
+        folder
+    }
+
+    #[test]
+    fn the_lock_of_a_removed_folder_is_worth_nothing() {
+        let parent = tempfile::tempdir().unwrap();
+        let folder = folder(parent.path());
+        let path = folder.file("lock");
+        let file = File::create(&path).unwrap();
+        assert!(stands_at(&file, &path).unwrap());
+        fs::rename(&folder.path, parent.path().join("away")).unwrap();
+        assert!(!stands_at(&file, &path).unwrap());
+        folder.create().unwrap();
+        File::create(&path).unwrap();
+        assert!(!stands_at(&file, &path).unwrap());
+    }
+
+    #[test]
+    fn one_has_the_lock_until_its_last_copy_is_gone() {
+        let parent = tempfile::tempdir().unwrap();
+        let folder = folder(parent.path());
+        assert!(!folder.is_held().unwrap());
+        let lock = folder.try_lock().unwrap().unwrap();
+        assert!(folder.is_held().unwrap());
+        assert!(folder.try_lock().unwrap().is_none());
+        let copy = lock.0.try_clone().unwrap();
+        drop(lock);
+        assert!(folder.try_lock().unwrap().is_none());
+        drop(copy);
+        assert!(folder.try_lock().unwrap().is_some());
+        fs::remove_dir_all(&folder.path).unwrap();
+        assert!(folder.try_lock().unwrap().is_none());
+        assert!(!folder.is_held().unwrap());
+    }
+
+    #[test]
+    fn a_heartbeat_of_another_boot_tells_nothing() {
+        let parent = tempfile::tempdir().unwrap();
+        let folder = folder(parent.path());
+        assert_eq!(folder.heartbeat_age(), None);
+        let file = File::create(folder.file("heartbeat")).unwrap();
+        beat(&file, &process::boot_id().unwrap()).unwrap();
+        assert!(folder.heartbeat_age().is_some());
+        beat(&file, "another").unwrap();
+        assert_eq!(folder.heartbeat_age(), None);
+    }
+
+    #[test]
+    fn we_know_our_files() {
+        for ours in [
+            "lock",
+            "status.json",
+            "status.json.new",
+            "attempt-12.json",
+            "log.start",
+        ] {
+            assert!(is_known(ours), "{ours}");
+        }
+        for other in [
+            "",
+            "notes",
+            "attempt-x.json",
+            "attempt-.json",
+            ".new",
+            "status.json.bak",
+        ] {
+            assert!(!is_known(other), "{other}");
+        }
+    }
 }

@@ -230,11 +230,16 @@ fn complaints(folder: &Folder) -> String {
 /// The run, if it is past its start.
 fn running(folder: &Folder, request: &Request) -> Result<Option<Status>, RunError> {
     let status = folder.status()?;
-    let past = status.filter(|status| matches!(status.state, State::Running | State::Exited));
-    if past.is_some() {
-        agree(folder, request)?;
+    let Some(status) =
+        status.filter(|status| matches!(status.state, State::Running | State::Exited))
+    else {
+        return Ok(None);
+    };
+    match agree(folder, request) {
+        // It was removed between the two looks.
+        Err(RunError::Damaged { .. }) => Ok(None),
+        result => result.map(|()| Some(status)),
     }
-    Ok(past)
 }
 
 /// The name stands for this request.

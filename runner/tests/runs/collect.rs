@@ -1,11 +1,12 @@
 //! Removing runs, and images that runs use.
 
 use std::fs;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use nix::sys::signal::Signal;
 use serde_json::json;
 
-use crate::world::{World, ended, signal, text};
+use crate::world::{World, ended, pid_of, signal, text};
 
 #[test]
 fn only_what_is_over_and_old_is_removed() {
@@ -114,4 +115,76 @@ fn an_image_is_held_as_long_as_its_run_lives() {
         "{}",
         text(&again)
     );
+}
+
+#[test]
+fn heavy_removing_and_starting_at_once_harm_nobody() {
+    let world = World::new();
+    world.ask(0, &["list"]);
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !done.load(Ordering::Relaxed) {
+                world.ask(0, &["gc", "--older-than", "0d"]);
+            }
+        });
+        let starters: Vec<_> = (0..3)
+            .map(|_| {
+                scope.spawn(|| {
+                    for _ in 0..30 {
+                        let output = world.run_with("a", &["-d"], "exit 0").output().unwrap();
+                        // It may be over and removed before we could look at it.
+                        let gone = output.status.code() == Some(5);
+                        assert!(gone || output.status.success(), "{}", text(&output));
+                    }
+                })
+            })
+            .collect();
+        let results: Vec<_> = starters.into_iter().map(|starter| starter.join()).collect();
+        done.store(true, Ordering::Relaxed);
+        assert!(results.iter().all(Result::is_ok));
+    });
+    world.assert_nothing_lives();
+}
+
+#[test]
+fn no_control_group_outlives_its_run_for_long() {
+    let world = World::new();
+    let options = ["-d", "--pids", "64", "--memory", "256M"];
+    let script = "echo >/shared/began; sleep 600";
+    let start =
+        || ended(&world.run_with("a", &options, script).output().unwrap(), 0)["run"].clone();
+    let run = start();
+    let first = groups(&run);
+    // Where the host has none, the run says so.
+    assert!(
+        !first.is_empty() || run["notes"].to_string().contains("no limit"),
+        "{run}"
+    );
+    signal(&run, "supervisor", Signal::SIGKILL);
+    world.wait_for("a", "lost");
+    world.assert_nothing_lives();
+    // Its supervisor cannot remove them any more; the next one does.
+    let second = start();
+    assert_eq!(groups(&run), [""; 0]);
+    world.ask(0, &["stop", "a", "--grace", "0s"]);
+    assert_eq!(groups(&second), [""; 0]);
+}
+
+/// The control groups that the supervisor of a run made.
+fn groups(run: &serde_json::Value) -> Vec<String> {
+    let prefix = format!("rekindle-runner-{}-", pid_of(run, "supervisor"));
+    let mut found = Vec::new();
+    let mut left = vec![std::path::PathBuf::from("/sys/fs/cgroup")];
+    while let Some(folder) = left.pop() {
+        for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+            let name = entry.file_name().into_string().unwrap_or_default();
+            if name.starts_with(&prefix) {
+                found.push(name);
+            } else if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                left.push(entry.path());
+            }
+        }
+    }
+    found
 }

@@ -238,15 +238,11 @@ fn a_supervisor_keeps_no_file_of_its_starter() {
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
-    let mut said = String::new();
+    let mut pipe = shell.stdout.take().unwrap();
     // Does not return as long as anybody has the other end.
-    shell
-        .stdout
-        .take()
-        .unwrap()
-        .read_to_string(&mut said)
-        .unwrap();
+    let reader = std::thread::spawn(move || pipe.read_to_string(&mut String::new()));
     assert_eq!(shell.wait().unwrap().code(), Some(0));
+    wait_for("the end of the pipe", || reader.is_finished());
     assert_eq!(world.status("a")["state"], "running");
 }
 
