@@ -191,4 +191,9 @@ fn everything_wrong_names_its_field() {
         "batch=yes",
         "groups[1].instances.2.taints[0]: `batch=yes` is not",
     );
+    check(
+        "keypair: rekindle-small",
+        "keypair: rekindle-small\n  ssh_user: ubuntu",
+        "servers.ssh_user: `ubuntu` is not `root`",
+    );
 }
