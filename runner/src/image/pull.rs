@@ -99,7 +99,9 @@ pub fn pull(
         );
         let refused = matches!(
             made,
-            Err(PullError::Unpack(UnpackError::Refused { .. }) | PullError::Registry { .. })
+            Err(PullError::Unpack(UnpackError::Refused { .. })
+                | PullError::Registry { .. }
+                | PullError::Download(DownloadError::Size { .. } | DownloadError::TooLarge { .. }))
         );
         if made.is_ok() || wrong || refused {
             claim.remove_part()?;

@@ -36,7 +36,7 @@ fn index(registry: &Registry, manifests: Vec<Value>) -> runner::Digest {
 #[test]
 fn of_an_index_the_image_for_this_host_is_taken() {
     let (registry, world) = (Registry::start(Door::Open), World::new());
-    let mut push = |contents: &str| {
+    let push = |contents: &str| {
         let manifest = manifest(&registry, &[layer(contents)]);
         push_manifest(&registry, &manifest).1
     };

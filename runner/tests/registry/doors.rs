@@ -218,7 +218,7 @@ fn certificates_are_verified() {
         .output()
         .unwrap();
     ended(&output, 4);
-    assert!(text(&output).contains("configuration"), "{}", text(&output));
+    assert!(text(&output).contains("/blobs/"), "{}", text(&output));
 }
 
 #[test]
