@@ -205,6 +205,7 @@ fn tail(place: &str, folder: &Path, zst: &Path, digest: Digest, rate: u64, round
         let network = Network {
             tries: 1,
             ca_file: None,
+            auth_file: None,
         };
         image::pull(&store, &url, &digest, &Limits::default(), &network).unwrap();
         let end = Instant::now();

@@ -1,7 +1,7 @@
 //! The container engine, `rekindle-runner`: one binary that needs nothing of its host but a Linux
 //! kernel.
 //!
-//! `image` fetches, checks and keeps images; `unpack` turns an archive that nobody trusts into a tree;
+//! `image` fetches, checks and keeps images, `oci` those of registries; `unpack` turns an archive that nobody trusts into a tree;
 //! `container` runs a program in one; `run` keeps it going when everybody has left. There is no async,
 //! and what enters namespaces does so from a single-threaded process.
 
@@ -11,6 +11,7 @@ pub mod container;
 mod digest;
 mod exit;
 pub mod image;
+mod oci;
 mod out;
 pub mod run;
 mod sys;

@@ -1,8 +1,11 @@
 //! The kernel, where the standard library has no call for it. The only module that may be unsafe.
 
+mod directory;
 pub(crate) mod mount;
 pub(crate) mod privilege;
 pub(crate) mod process;
+
+pub(crate) use directory::names;
 
 use std::fs::File;
 use std::io::Read;

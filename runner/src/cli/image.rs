@@ -57,7 +57,8 @@ impl LimitArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct Pull {
-    /// Where the image is: https://… (presigned is fine), http:// on this machine, or file:/path.
+    /// Where the image is: https://… (presigned is fine), http:// on this machine, file:/path, or a
+    /// registry, oci://HOST/REPOSITORY (oci+http:// on this machine).
     /// Others can read arguments; use the environment or --url-file for a presigned URL
     #[arg(
         long,
@@ -71,9 +72,13 @@ pub(crate) struct Pull {
     /// A file that holds the URL; `-` is stdin
     #[arg(long, value_name = "FILE", conflicts_with = "url")]
     pub(crate) url_file: Option<PathBuf>,
-    /// What the image must be: `sha256:` and 64 digits, as `image build` prints it
+    /// What the image must be: `sha256:` and 64 digits, as `image build` prints it; for a registry,
+    /// the digest of the manifest or the index
     #[arg(long, value_name = "DIGEST")]
     pub(crate) digest: Digest,
+    /// User and password for registries: docker's config.json. Programs that it names are not run
+    #[arg(long, value_name = "FILE", env = "REKINDLE_AUTH_FILE")]
+    pub(crate) auth_file: Option<PathBuf>,
     /// Tries in a row that bring not one byte, before giving up
     #[arg(long, value_name = "NUMBER", default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) tries: u32,

@@ -39,10 +39,18 @@ fn pull(args: Pull, out: &mut Out) -> Result<(), CommandError> {
         .trim()
         .parse()
         .map_err(|error: BadUrl| usage(&error.to_string()))?;
+    if let Source::Registry(repository) = &source
+        && repository
+            .digest()
+            .is_some_and(|digest| digest != args.digest)
+    {
+        return Err(usage("the URL has another digest than --digest"));
+    }
     let store = Store::open(&args.store.store)?;
     let network = Network {
         tries: args.tries,
         ca_file: args.ca_file,
+        auth_file: args.auth_file,
     };
     let limits = args.limits.limits();
     let pulled = image::pull(&store, &source, &args.digest, &limits, &network)?;
@@ -198,6 +206,10 @@ impl From<PullError> for CommandError {
                     "compare the digest with the one that `image build` printed; the file may have been replaced",
                 ),
             ),
+            PullError::Registry { .. } => (
+                ExitCode::Refused,
+                Some("give the digest of an image, or of an index that has one for this host"),
+            ),
             PullError::Unpack(error) => unpack_hint(error),
             PullError::Download(error) => download_hint(error),
         };
@@ -263,7 +275,14 @@ fn download_hint(error: &DownloadError) -> (ExitCode, Option<&'static str>) {
                 "pull again: it continues where it stopped; with a private authority, give --ca-file",
             ),
         ),
-        DownloadError::Certificates { .. } => (ExitCode::Usage, None),
+        DownloadError::Denied { .. } => (
+            ExitCode::Unavailable,
+            Some("give user and password of the registry in --auth-file, or check the repository"),
+        ),
+        DownloadError::Size { .. } => (ExitCode::Refused, Some("the registry is damaged or lies")),
+        DownloadError::Certificates { .. } | DownloadError::Credentials { .. } => {
+            (ExitCode::Usage, None)
+        }
         DownloadError::Save { .. } => (ExitCode::Failed, Some("check the space in --store")),
     }
 }

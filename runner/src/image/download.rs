@@ -11,7 +11,8 @@ use std::time::Duration;
 
 use ureq::http::{HeaderMap, Response, Uri, header};
 use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig, parse_pem};
-use ureq::{Agent, Body, BodyReader};
+use ureq::typestate::WithoutBody;
+use ureq::{Agent, Body, BodyReader, RequestBuilder};
 
 use super::source::Source;
 
@@ -29,6 +30,8 @@ pub struct Network {
     pub tries: u32,
     /// Certificate authorities to trust instead of the host's, as PEM.
     pub ca_file: Option<PathBuf>,
+    /// Who we are for registries, as docker's `config.json` has it.
+    pub auth_file: Option<PathBuf>,
 }
 
 /// Why a download did not come to its end.
@@ -53,6 +56,31 @@ pub enum DownloadError {
     Changed {
         /// The URL without its query.
         url: String,
+    },
+    /// The registry does not know us, or does not let us have it.
+    #[error("download {url}: the registry says {status}")]
+    Denied {
+        /// The URL without its query.
+        url: String,
+        /// The HTTP status.
+        status: u16,
+    },
+    /// The object is not as long as it must be.
+    #[error("download {url}: it is not {bytes} bytes long, as the image says")]
+    Size {
+        /// The URL without its query.
+        url: String,
+        /// The length that it must have.
+        bytes: u64,
+    },
+    /// The file that says who we are cannot be used.
+    #[error("read the credentials in {}", path.display())]
+    Credentials {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
     },
     /// The object is larger than any image may be.
     #[error("download {url}: {bytes} bytes are more than an image may have")]
@@ -138,12 +166,60 @@ fn read_certificates(path: &Path) -> io::Result<Vec<Certificate<'static>>> {
     Ok(certificates)
 }
 
+/// Who brings the bytes of one object.
+pub(crate) trait Origin: Send {
+    /// Asks for the object, from a byte on. An error that is a [`DownloadError`] inside is final.
+    fn get(&mut self, from: u64) -> io::Result<Response<Body>>;
+    /// What may be printed.
+    fn url(&self) -> String;
+}
+
+/// An object with a URL of its own. A redirect is not followed.
+pub(crate) struct Object {
+    pub(crate) agent: Agent,
+    pub(crate) uri: Uri,
+}
+
+impl Origin for Object {
+    fn get(&mut self, from: u64) -> io::Result<Response<Body>> {
+        call(ranged(self.agent.get(self.uri.clone()), from))
+    }
+
+    fn url(&self) -> String {
+        Source::Http(self.uri.clone()).to_string()
+    }
+}
+
+/// Asks for what comes from a byte on.
+pub(crate) fn ranged(
+    request: RequestBuilder<WithoutBody>,
+    from: u64,
+) -> RequestBuilder<WithoutBody> {
+    match from {
+        0 => request,
+        from => request.header(header::RANGE, format!("bytes={from}-")),
+    }
+}
+
+pub(crate) fn call(request: RequestBuilder<WithoutBody>) -> io::Result<Response<Body>> {
+    request.call().map_err(|error| match error {
+        ureq::Error::Io(error) => error,
+        error => io::Error::other(error),
+    })
+}
+
+/// How long to wait after so many failures in a row.
+pub(crate) fn pause(failures: u32) -> Duration {
+    PAUSE_MAX.min(PAUSE * 2_u32.pow(failures.clamp(1, 8) - 1))
+}
+
 /// A download in progress.
-pub(crate) struct Download {
-    agent: Agent,
-    uri: Uri,
+pub(crate) struct Download<O> {
+    origin: O,
     part: File,
     part_path: PathBuf,
+    /// Where the object begins in the part file.
+    start: u64,
     /// Bytes that were saved by an earlier run.
     saved: u64,
     /// Bytes that were delivered.
@@ -153,17 +229,18 @@ pub(crate) struct Download {
     skip: u64,
     total: Option<u64>,
     etag: Option<String>,
+    /// How long it must be; then it has a digest of its own, and its tag means nothing.
+    exact: Option<u64>,
     longest: u64,
     tries: u32,
     failures: u32,
     finished: bool,
 }
 
-impl Download {
+impl<O: Origin> Download<O> {
     /// Continues the download that `part` holds the beginning of.
     pub(crate) fn new(
-        agent: Agent,
-        uri: Uri,
+        origin: O,
         part: (File, PathBuf),
         longest: u64,
         tries: u32,
@@ -171,16 +248,17 @@ impl Download {
         let (part, part_path) = part;
         let saved = part.metadata()?.len();
         Ok(Self {
-            agent,
-            uri,
+            origin,
             part,
             part_path,
+            start: 0,
             saved,
             at: 0,
             body: None,
             skip: 0,
             total: None,
             etag: None,
+            exact: None,
             longest,
             tries: tries.max(1),
             failures: 0,
@@ -188,8 +266,19 @@ impl Download {
         })
     }
 
+    /// One of several objects that are saved in one file, one after another; its length is known.
+    pub(crate) fn piece(self, start: u64, bytes: u64) -> Self {
+        Self {
+            start,
+            saved: self.saved.saturating_sub(start).min(bytes),
+            total: Some(bytes),
+            exact: Some(bytes),
+            ..self
+        }
+    }
+
     fn url(&self) -> String {
-        Source::Http(self.uri.clone()).to_string()
+        self.origin.url()
     }
 
     /// One piece from the server, empty at the end. An error means that another try is due.
@@ -224,14 +313,7 @@ impl Download {
         if self.total == Some(self.at) && self.at > 0 {
             return Ok(None);
         }
-        let mut request = self.agent.get(self.uri.clone());
-        if self.at > 0 {
-            request = request.header(header::RANGE, format!("bytes={}-", self.at));
-        }
-        let response = request.call().map_err(|error| match error {
-            ureq::Error::Io(error) => error,
-            error => io::Error::other(error),
-        })?;
+        let response = self.origin.get(self.at)?;
         match self.judge(&response) {
             Ok(true) => Ok(Some(response.into_body().into_reader())),
             Ok(false) => Ok(None),
@@ -270,6 +352,12 @@ impl Download {
                 return Err(Answer::Fatal(DownloadError::Status { url, status }));
             }
         };
+        if let Some(bytes) = self.exact {
+            return match total.is_none_or(|total| total == bytes) {
+                true => Ok(true),
+                false => Err(Answer::Fatal(self.wrong_size(bytes))),
+            };
+        }
         let etag = headers
             .get(header::ETAG)
             .and_then(|etag| etag.to_str().ok())
@@ -290,17 +378,24 @@ impl Download {
         }
     }
 
+    fn wrong_size(&self, bytes: u64) -> DownloadError {
+        let url = self.url();
+        DownloadError::Size { url, bytes }
+    }
+
     fn changed(&self) -> Answer {
         Answer::Fatal(DownloadError::Changed { url: self.url() })
     }
 
     fn save(&self, bytes: &[u8]) -> io::Result<()> {
-        self.part.write_all_at(bytes, self.at).map_err(|source| {
-            io::Error::other(DownloadError::Save {
-                path: self.part_path.clone(),
-                source,
+        self.part
+            .write_all_at(bytes, self.start + self.at)
+            .map_err(|source| {
+                io::Error::other(DownloadError::Save {
+                    path: self.part_path.clone(),
+                    source,
+                })
             })
-        })
     }
 }
 
@@ -310,12 +405,14 @@ enum Answer {
     Fatal(DownloadError),
 }
 
-impl Read for Download {
+impl<O: Origin> Read for Download<O> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         if self.at < self.saved {
             let left = usize::try_from(self.saved - self.at).unwrap_or(usize::MAX);
             let most = left.min(buffer.len());
-            let length = self.part.read_at(&mut buffer[..most], self.at)?;
+            let length = self
+                .part
+                .read_at(&mut buffer[..most], self.start + self.at)?;
             if length == 0 {
                 return Err(io::ErrorKind::UnexpectedEof.into());
             }
@@ -326,6 +423,11 @@ impl Read for Download {
             match self.receive(buffer) {
                 Ok(0) => self.finished = true,
                 Ok(length) => {
+                    if let Some(bytes) = self.exact
+                        && self.at + length as u64 > bytes
+                    {
+                        return Err(io::Error::other(self.wrong_size(bytes)));
+                    }
                     self.save(&buffer[..length])?;
                     self.at += length as u64;
                     self.failures = 0;
@@ -347,7 +449,7 @@ impl Read for Download {
                             source,
                         }));
                     }
-                    thread::sleep(PAUSE_MAX.min(PAUSE * 2_u32.pow(self.failures.min(8) - 1)));
+                    thread::sleep(pause(self.failures));
                 }
             }
         }

@@ -1,4 +1,4 @@
-//! An image comes from S3 or a file into the store, unpacked while it comes.
+//! An image comes from S3, a registry or a file into the store, unpacked while it comes.
 
 use std::fs;
 use std::fs::File;
@@ -7,11 +7,12 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use super::download::{self, Download, DownloadError, Network};
+use super::download::{self, Download, DownloadError, Network, Object};
 use super::source::Source;
 use super::store::{self, Image, Manifest, Store, StoreError};
 use super::tree::{self, Staging};
 use crate::digest::{Digest, Hashed};
+use crate::oci::{self, Flaw};
 use crate::unpack::{self, Limits, Summary, UnpackError};
 
 /// Why an image was not pulled or unpacked.
@@ -35,6 +36,15 @@ pub enum PullError {
         found: Digest,
         /// The digest that was asked for.
         wanted: Digest,
+    },
+    /// The image of a registry is refused.
+    #[error("accept {repository}")]
+    Registry {
+        /// Where it is.
+        repository: String,
+        /// What is wrong with it.
+        #[source]
+        source: Flaw,
     },
     /// A file or directory of this machine.
     #[error("{operation} {}", path.display())]
@@ -87,7 +97,12 @@ pub fn pull(
             made,
             Err(PullError::Mismatch { .. } | PullError::Download(DownloadError::Changed { .. }))
         );
-        let refused = matches!(made, Err(PullError::Unpack(UnpackError::Refused { .. })));
+        let refused = matches!(
+            made,
+            Err(PullError::Unpack(UnpackError::Refused { .. })
+                | PullError::Registry { .. }
+                | PullError::Download(DownloadError::Size { .. } | DownloadError::TooLarge { .. }))
+        );
         if made.is_ok() || wrong || refused {
             claim.remove_part()?;
         }
@@ -118,16 +133,6 @@ fn make(
     limits: &Limits,
     network: &Network,
 ) -> Result<(), PullError> {
-    let reader: Box<dyn Read + Send> = match source {
-        Source::File(path) => Box::new(open(path)?),
-        Source::Http(uri) => {
-            let agent = download::agent(network).map_err(PullError::Download)?;
-            let part = claim.part()?;
-            let longest = limits.stream();
-            let download = Download::new(agent, uri.clone(), part, longest, network.tries);
-            Box::new(download.map_err(|error| PullError::Unpack(UnpackError::Read(error)))?)
-        }
-    };
     let staging = claim.staging()?;
     let rootfs = staging.path().join("rootfs");
     tree::make_private(&rootfs).map_err(|source| PullError::File {
@@ -136,7 +141,22 @@ fn make(
         source,
     })?;
     let from = source.to_string();
-    let (_, compressed_bytes, summary) = unpack_into(reader, &from, &rootfs, Some(digest), limits)?;
+    let (compressed_bytes, summary) = match source {
+        Source::File(path) => unpack_image(open(path)?, &from, &rootfs, digest, limits)?,
+        Source::Http(uri) => {
+            let agent = download::agent(network).map_err(PullError::Download)?;
+            let uri = uri.clone();
+            let object = Object { agent, uri };
+            let longest = limits.stream();
+            let download = Download::new(object, claim.part()?, longest, network.tries)
+                .map_err(UnpackError::Read)?;
+            unpack_image(download, &from, &rootfs, digest, limits)?
+        }
+        Source::Registry(repository) => {
+            let part = claim.part()?;
+            oci::unpack(repository, digest, &part, &rootfs, limits, network)?
+        }
+    };
     let manifest = Manifest {
         digest: *digest,
         compressed_bytes,
@@ -147,6 +167,17 @@ fn make(
     };
     claim.publish(staging, &manifest)?;
     Ok(())
+}
+
+fn unpack_image(
+    reader: impl Read + Send,
+    from: &str,
+    rootfs: &Path,
+    wanted: &Digest,
+    limits: &Limits,
+) -> Result<(u64, Summary), PullError> {
+    let (_, bytes, summary) = unpack_into(reader, from, rootfs, Some(wanted), limits)?;
+    Ok((bytes, summary))
 }
 
 /// Unpacks a file of this machine into a directory that is not there yet. It appears complete, or not

@@ -7,6 +7,8 @@ use std::str::FromStr;
 
 use ureq::http::Uri;
 
+use crate::oci::Repository;
+
 /// Where an image comes from. Its `Display` leaves the query out: the signature stands there.
 #[derive(Clone, PartialEq, Eq)]
 pub enum Source {
@@ -14,6 +16,8 @@ pub enum Source {
     File(PathBuf),
     /// An object, by https, or by http on this machine.
     Http(Uri),
+    /// A repository of a registry, `oci://host/repository`.
+    Registry(Repository),
 }
 
 /// Why a URL is not taken. The URL is not repeated, because it may be a secret.
@@ -26,8 +30,11 @@ pub enum BadUrl {
     #[error("a URL with http: is for this machine only; use https:")]
     Insecure,
     /// Another scheme, or none.
-    #[error("the URL is neither https: nor file:")]
+    #[error("the URL is neither https:, oci: nor file:")]
     Scheme,
+    /// Not a repository of a registry.
+    #[error("the URL names no repository of a registry; give oci://HOST/REPOSITORY")]
+    Repository,
     /// User and password in the URL.
     #[error("a URL with a user or password is not taken; use a presigned URL")]
     Credentials,
@@ -44,6 +51,9 @@ impl FromStr for Source {
             }
             return Ok(Self::File(PathBuf::from(path)));
         }
+        if text.starts_with("oci:") || text.starts_with("oci+http:") {
+            return text.parse().map(Self::Registry);
+        }
         let uri: Uri = text.parse().map_err(|_| BadUrl::Unreadable)?;
         let authority = uri.authority().ok_or(BadUrl::Unreadable)?;
         if authority.as_str().contains('@') {
@@ -58,7 +68,7 @@ impl FromStr for Source {
     }
 }
 
-fn is_loopback(host: &str) -> bool {
+pub(crate) fn is_loopback(host: &str) -> bool {
     let host = host.trim_start_matches('[').trim_end_matches(']');
     host == "localhost" || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
 }
@@ -67,6 +77,7 @@ impl fmt::Display for Source {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::File(path) => write!(f, "file:{}", path.display()),
+            Self::Registry(repository) => repository.fmt(f),
             Self::Http(uri) => {
                 let scheme = uri.scheme_str().unwrap_or_default();
                 let host = uri.authority().map_or("", |authority| authority.as_str());
@@ -116,5 +127,26 @@ mod tests {
         check("file:relative", Err(BadUrl::Unreadable));
         check("/srv/a.tar.zst", Err(BadUrl::Unreadable));
         check("", Err(BadUrl::Unreadable));
+    }
+
+    #[test]
+    fn repositories_of_registries() {
+        check("oci://r.example/a/b", Ok("oci://r.example/a/b"));
+        check(
+            "oci://r.example:5000/a:1.2",
+            Ok("oci://r.example:5000/a:1.2"),
+        );
+        check(
+            "oci+http://localhost:5000/a",
+            Ok("oci+http://localhost:5000/a"),
+        );
+        check("oci+http://r.example/a", Err(BadUrl::Insecure));
+        check("oci://u:p@r.example/a", Err(BadUrl::Repository));
+        check("oci://just-a-name", Err(BadUrl::Repository));
+        check("oci://library/debian", Err(BadUrl::Repository));
+        check("oci://r.example/A", Err(BadUrl::Repository));
+        check("oci://r.example/a?x=y", Err(BadUrl::Repository));
+        check("oci://r.example/../a", Err(BadUrl::Repository));
+        check("oci:r.example/a", Err(BadUrl::Repository));
     }
 }

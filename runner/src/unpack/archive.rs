@@ -3,8 +3,9 @@
 use std::sync::Arc;
 use std::sync::mpsc::Receiver;
 
+use super::Summary;
 use super::block::{Block, Slice};
-use super::entry::{Dropped, Entry, Kind, Limits};
+use super::entry::{Entry, Form, Kind, Limits};
 use super::error::{Reason, UnpackError};
 use super::header::{Header, UNIT};
 use super::pax::{Extended, GlobalError};
@@ -22,14 +23,19 @@ pub(crate) struct Archive<'a> {
     /// What is left of the current entry's contents, and of the padding behind it.
     left: u64,
     padding: u64,
+    form: Form,
     limits: &'a Limits,
-    bytes: u64,
-    entries: u64,
-    dropped: Dropped,
+    held: Summary,
 }
 
 impl<'a> Archive<'a> {
-    pub(crate) fn new(blocks: &'a Receiver<Arc<Block>>, limits: &'a Limits) -> Self {
+    /// Adds what it holds to what the layers below held.
+    pub(crate) fn new(
+        blocks: &'a Receiver<Arc<Block>>,
+        form: Form,
+        limits: &'a Limits,
+        held: Summary,
+    ) -> Self {
         Self {
             blocks,
             block: None,
@@ -37,10 +43,9 @@ impl<'a> Archive<'a> {
             received: 0,
             left: 0,
             padding: 0,
+            form,
             limits,
-            bytes: 0,
-            entries: 0,
-            dropped: Dropped::default(),
+            held,
         }
     }
 
@@ -49,16 +54,9 @@ impl<'a> Archive<'a> {
         self.received
     }
 
-    pub(crate) fn entries(&self) -> u64 {
-        self.entries
-    }
-
-    pub(crate) fn bytes(&self) -> u64 {
-        self.bytes
-    }
-
-    pub(crate) fn dropped(&self) -> &Dropped {
-        &self.dropped
+    /// What it held, with the layers below.
+    pub(crate) fn into_held(self) -> Summary {
+        self.held
     }
 
     /// The next entry; its contents follow as slices. `None` at the end of a sound archive.
@@ -81,12 +79,13 @@ impl<'a> Archive<'a> {
                     .map_err(|error| in_entry(error, &name))?;
                 continue;
             }
-            self.dropped.xattrs += extended.xattrs();
+            self.held.dropped.xattrs += extended.xattrs();
             let entry = extended
                 .apply(&mut header)
                 .and_then(|()| {
                     let name = header.name.clone();
-                    Entry::judge(header, &mut self.dropped).map_err(|reason| (name, reason))
+                    Entry::judge(header, self.form, &mut self.held.dropped)
+                        .map_err(|reason| (name, reason))
                 })
                 .map_err(|(name, reason)| UnpackError::refused(&name, reason))?;
             self.count(&entry)
@@ -109,13 +108,13 @@ impl<'a> Archive<'a> {
     }
 
     fn count(&mut self, entry: &Entry) -> Result<(), Reason> {
-        self.entries += 1;
-        if self.entries > self.limits.entries {
+        self.held.entries += 1;
+        if self.held.entries > self.limits.entries {
             return Err(self.limits.too_many_entries());
         }
         if entry.kind == Kind::File {
-            self.bytes = self.bytes.saturating_add(entry.size);
-            if self.bytes > self.limits.bytes {
+            self.held.bytes = self.held.bytes.saturating_add(entry.size);
+            if self.held.bytes > self.limits.bytes {
                 return Err(self.limits.too_many_bytes());
             }
         }
@@ -132,8 +131,8 @@ impl<'a> Archive<'a> {
         if header.size > EXTENSION_MAX {
             return Err(UnpackError::archive(Reason::ExtensionTooLarge));
         }
-        self.entries += 1;
-        if self.entries > self.limits.entries {
+        self.held.entries += 1;
+        if self.held.entries > self.limits.entries {
             return Err(UnpackError::archive(self.limits.too_many_entries()));
         }
         self.open(header.size);

@@ -113,6 +113,16 @@ impl Dirs {
         Ok(dir)
     }
 
+    /// A directory that was opened by other means than its path.
+    pub(crate) fn adopt(&mut self, fd: OwnedFd) -> Result<Dir, Errno> {
+        wrap(fd, &mut self.mtimes)
+    }
+
+    /// Forgets the time of a directory that is gone: another may get its inode.
+    pub(crate) fn gone(&mut self, ino: u64) {
+        self.mtimes.remove(&ino);
+    }
+
     /// Forgets all paths: something that others led through is gone.
     pub(crate) fn forget(&mut self) {
         self.open.clear();

@@ -45,6 +45,11 @@ impl Limits {
     }
 }
 
+/// What the names of whiteouts begin with.
+const WHITEOUT: &[u8] = b".wh.";
+/// What hides all that the layers below have in a directory.
+const OPAQUE: &[u8] = b".wh..wh..opq";
+
 /// One entry, checked: what it names lies inside the tree as far as its text can tell.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Entry {
@@ -74,6 +79,19 @@ pub(crate) enum Kind {
     HardLink(Name),
     /// Not made: a device node or a FIFO.
     Node,
+    /// What the layers below have under this name is gone.
+    Whiteout(Name),
+    /// What the layers below have in this directory is gone.
+    Opaque(Name),
+}
+
+/// What an archive is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Form {
+    /// A whole tree.
+    Image,
+    /// What changes in the tree of the layers below.
+    Layer,
 }
 
 /// What was left out, because a run has no use for it and an attacker might.
@@ -89,28 +107,17 @@ pub struct Dropped {
 
 impl Entry {
     /// Judges a header, with its extensions applied.
-    pub(crate) fn judge(header: Header, dropped: &mut Dropped) -> Result<Self, Reason> {
+    pub(crate) fn judge(header: Header, form: Form, dropped: &mut Dropped) -> Result<Self, Reason> {
         let name = Name::parse(&header.name)?;
-        if name.leaf().starts_with(b".wh.") {
-            return Err(Reason::Whiteout);
-        }
-        let kind = match header.kind {
-            b'0' | b'7' | 0 => Kind::File,
-            b'1' => {
-                plain(&header.link)?;
-                Kind::HardLink(Name::parse(&header.link)?)
-            }
-            b'2' => {
-                if header.link.is_empty() {
-                    return Err(Reason::EmptyName);
-                }
-                plain(&header.link)?;
-                Kind::Symlink(header.link)
-            }
-            b'3' | b'4' | b'6' => Kind::Node,
-            b'5' => Kind::Directory,
-            b'S' => return Err(Reason::Sparse),
-            other => return Err(Reason::UnknownType(other)),
+        let whiteout = match form {
+            Form::Image if name.leaf().starts_with(WHITEOUT) => return Err(Reason::Whiteout),
+            Form::Image => None,
+            Form::Layer => whiteout(&name)?,
+        };
+        let kind = match whiteout {
+            None => kind(&header)?,
+            Some(kind) if matches!(header.kind, b'0' | b'7' | 0) && header.size == 0 => kind,
+            Some(_) => return Err(Reason::BadWhiteout),
         };
         if kind != Kind::Directory {
             if name.is_root() {
@@ -143,5 +150,93 @@ impl Entry {
                 mtime: header.mtime,
             },
         })
+    }
+}
+
+fn kind(header: &Header) -> Result<Kind, Reason> {
+    Ok(match header.kind {
+        b'0' | b'7' | 0 => Kind::File,
+        b'1' => {
+            plain(&header.link)?;
+            Kind::HardLink(Name::parse(&header.link)?)
+        }
+        b'2' => {
+            if header.link.is_empty() {
+                return Err(Reason::EmptyName);
+            }
+            plain(&header.link)?;
+            Kind::Symlink(header.link.clone())
+        }
+        b'3' | b'4' | b'6' => Kind::Node,
+        b'5' => Kind::Directory,
+        b'S' => return Err(Reason::Sparse),
+        other => return Err(Reason::UnknownType(other)),
+    })
+}
+
+/// What a name of a layer hides; `None` for the name of an entry.
+fn whiteout(name: &Name) -> Result<Option<Kind>, Reason> {
+    let is_whiteout = |component: &[u8]| component.starts_with(WHITEOUT);
+    if name.parent().split(|&byte| byte == b'/').any(is_whiteout) {
+        return Err(Reason::BadWhiteout);
+    }
+    if name.leaf() == OPAQUE {
+        return Ok(Some(Kind::Opaque(name.beside(b""))));
+    }
+    match name.leaf().strip_prefix(WHITEOUT) {
+        None => Ok(None),
+        // `.wh..wh.…` is reserved; older programs kept their own notes there.
+        Some(b"" | b"." | b"..") => Err(Reason::BadWhiteout),
+        Some(leaf) if is_whiteout(leaf) => Err(Reason::BadWhiteout),
+        Some(leaf) => Ok(Some(Kind::Whiteout(name.beside(leaf)))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(raw: &str, expected: Result<Option<(char, &str)>, Reason>) {
+        let name = Name::parse(raw.as_bytes()).expect("a name");
+        let found = whiteout(&name).map(|kind| match kind {
+            None => None,
+            Some(Kind::Whiteout(name)) => Some(('w', name.to_string())),
+            Some(Kind::Opaque(name)) => Some(('o', name.to_string())),
+            Some(other) => panic!("{other:?}"),
+        });
+        assert_eq!(
+            found,
+            expected.map(|kind| kind.map(|(k, n)| (k, n.to_owned())))
+        );
+    }
+
+    #[test]
+    fn whiteouts_name_what_they_hide() {
+        check("a/.wh.b", Ok(Some(('w', "a/b"))));
+        check("./.wh.b", Ok(Some(('w', "b"))));
+        check(".wh....", Ok(Some(('w', "..."))));
+        check("a/b/.wh..wh..opq", Ok(Some(('o', "a/b"))));
+        check(".wh..wh..opq", Ok(Some(('o', ""))));
+        check("a/b.wh.c", Ok(None));
+        check(".wh", Ok(None));
+    }
+
+    #[test]
+    fn whiteouts_that_lead_elsewhere_are_refused() {
+        for name in [
+            ".wh.",
+            ".wh..",
+            ".wh...",
+            "a/.wh..",
+            "a/.wh...",
+            ".wh..wh.plnk",
+            ".wh..wh.aufs",
+            ".wh.a/b",
+            "a/.wh..wh..opq/b",
+            ".wh..wh..opq.x",
+        ] {
+            check(name, Err(Reason::BadWhiteout));
+        }
     }
 }

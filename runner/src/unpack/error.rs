@@ -39,6 +39,9 @@ pub enum Reason {
     /// Not zstd, or damaged, or with a window larger than 128 MiB.
     #[error("it is not a sound zstd stream ({0})")]
     Zstd(&'static str),
+    /// Not gzip, or damaged.
+    #[error("it is not a sound gzip stream")]
+    Gzip,
     /// The end is missing.
     #[error("it is cut off: the end is missing")]
     CutOff,
@@ -114,6 +117,9 @@ pub enum Reason {
     /// A whiteout: this is a layer, not an image.
     #[error("it is the whiteout of a layer; flatten the image first")]
     Whiteout,
+    /// A whiteout that hides nothing that can be: `.`, `..`, no name; or one with contents.
+    #[error("it is no sound whiteout")]
+    BadWhiteout,
     /// Above a limit of ours.
     #[error("the image has more than {limit} {what}; raise the limit if it is meant to")]
     Limit {

@@ -19,6 +19,7 @@ mod inflate;
 mod name;
 mod pax;
 mod tree;
+mod whiteout;
 mod writer;
 
 pub use entry::{Dropped, Limits};
@@ -26,7 +27,6 @@ pub use error::{Reason, UnpackError};
 
 use std::fs::File;
 use std::io::{self, Read};
-use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::thread;
@@ -34,8 +34,13 @@ use std::thread;
 use nix::errno::Errno;
 use nix::unistd::{getegid, geteuid};
 
+use crate::digest::Digest;
 use crate::sys;
 use archive::Archive;
+use entry::Form;
+pub(crate) use inflate::Compression;
+use inflate::{Inflate, Inflated};
+pub(crate) use name::printable;
 use tree::Tree;
 use writer::{Maker, Writers};
 
@@ -47,7 +52,7 @@ const CHUNKS: usize = 8;
 const WAITING: usize = 8;
 
 /// What an archive held.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize)]
 pub struct Summary {
     /// Entries of any kind, extension headers too.
     pub entries: u64,
@@ -55,14 +60,6 @@ pub struct Summary {
     pub bytes: u64,
     /// What was left out.
     pub dropped: Dropped,
-}
-
-/// What to do with the entries.
-enum Sink {
-    /// Make a tree, with this many writers.
-    Tree { root: OwnedFd, writers: usize },
-    /// Judge them only.
-    Nowhere,
 }
 
 /// Unpacks a zstd-compressed tar archive into `target`, an empty directory that nobody else uses.
@@ -76,15 +73,20 @@ pub fn unpack(
     target: &Path,
     limits: &Limits,
 ) -> Result<Summary, UnpackError> {
-    let root = File::open(target).map_err(|source| UnpackError::Write {
-        operation: "open",
-        path: target.display().to_string(),
-        source,
-    })?;
-    // In memory, making files is bound by one lock, and a second writer is in the way.
-    let writers = if sys::is_tmpfs(&root) { 1 } else { 2 };
-    let root = root.into();
-    flow(source, Sink::Tree { root, writers }, limits)
+    with_tree(target, |mut tree| {
+        let plant = |archive: &mut Archive<'_>| {
+            let made = make_all(archive, &mut tree);
+            tree.finish(made)
+        };
+        let (held, _) = flow(
+            source,
+            image(limits),
+            Form::Image,
+            Summary::default(),
+            plant,
+        )?;
+        Ok(held)
+    })
 }
 
 /// Judges an archive as [`unpack`] would, but writes nothing. What only a file system can tell, such as
@@ -93,39 +95,130 @@ pub fn unpack(
 /// # Errors
 /// As [`unpack`].
 pub fn check(source: impl Read + Send, limits: &Limits) -> Result<Summary, UnpackError> {
-    flow(source, Sink::Nowhere, limits)
+    let (held, _) = flow(
+        source,
+        image(limits),
+        Form::Image,
+        Summary::default(),
+        judge,
+    )?;
+    Ok(held)
 }
 
-fn flow(mut source: impl Read + Send, sink: Sink, limits: &Limits) -> Result<Summary, UnpackError> {
+/// Unpacks layers into `target`, an empty directory that nobody else uses: `lay` adds them one after
+/// another, the lowest first. On an error the target is half full: remove it.
+pub(crate) fn unpack_layers<E: From<UnpackError>>(
+    target: &Path,
+    limits: &Limits,
+    lay: impl FnOnce(&mut Layers<'_, '_>) -> Result<(), E>,
+) -> Result<Summary, E> {
+    with_tree(target, |tree| {
+        let mut layers = Layers {
+            tree: Some(tree),
+            limits,
+            held: Summary::default(),
+        };
+        lay(&mut layers)?;
+        if let Some(tree) = layers.tree {
+            tree.finish(Ok(()))?;
+        }
+        Ok(layers.held)
+    })
+}
+
+/// The tree that layers become.
+#[derive(Debug)]
+pub(crate) struct Layers<'a, 'scope> {
+    /// `None` after a failure.
+    tree: Option<Tree<'scope>>,
+    limits: &'a Limits,
+    held: Summary,
+}
+
+impl Layers<'_, '_> {
+    /// Applies a layer, and gives the digest of its archive before compression. After an error no
+    /// further layer is taken.
+    ///
+    /// # Errors
+    /// As [`unpack`].
+    pub(crate) fn add(
+        &mut self,
+        source: impl Read + Send,
+        compression: Compression,
+    ) -> Result<Digest, UnpackError> {
+        let mut tree = self.tree.take().ok_or_else(|| {
+            UnpackError::Read(io::Error::other("a layer below it was not unpacked"))
+        })?;
+        let inflate = Inflate {
+            compression,
+            limits: self.limits,
+            hashed: true,
+        };
+        let kept = &mut self.tree;
+        let plant = |archive: &mut Archive<'_>| {
+            let made = make_all(archive, &mut tree).and_then(|()| tree.end_layer());
+            if made.is_err() {
+                return tree.finish(made);
+            }
+            *kept = Some(tree);
+            Ok(())
+        };
+        let (held, inflated) = flow(source, inflate, Form::Layer, self.held.clone(), plant)?;
+        self.held = held;
+        Ok(inflated.digest.expect("it was asked for"))
+    }
+}
+
+fn image(limits: &Limits) -> Inflate<'_> {
+    Inflate {
+        compression: Compression::Zstd,
+        limits,
+        hashed: false,
+    }
+}
+
+/// Lends a new tree in `target`, with its writers.
+fn with_tree<T, E: From<UnpackError>>(
+    target: &Path,
+    work: impl FnOnce(Tree<'_>) -> Result<T, E>,
+) -> Result<T, E> {
+    let root = File::open(target).map_err(|source| UnpackError::Write {
+        operation: "open",
+        path: target.display().to_string(),
+        source,
+    })?;
+    // In memory, making files is bound by one lock, and a second writer is in the way.
+    let writers = if sys::is_tmpfs(&root) { 1 } else { 2 };
+    let maker = Maker {
+        owner: geteuid()
+            .is_root()
+            .then(|| (geteuid().as_raw(), getegid().as_raw())),
+        umask: sys::umask(),
+    };
+    thread::scope(|scope| {
+        let writers = Writers::start(scope, writers, maker);
+        work(Tree::new(root.into(), writers, maker).map_err(target_error)?)
+    })
+}
+
+/// Leads an archive from its source to `sink`; gives what it held, and what came out of the
+/// decompressor.
+fn flow(
+    mut source: impl Read + Send,
+    inflate: Inflate<'_>,
+    form: Form,
+    held: Summary,
+    sink: impl FnOnce(&mut Archive<'_>) -> Result<(), UnpackError>,
+) -> Result<(Summary, Inflated), UnpackError> {
     thread::scope(|scope| {
         let (chunk, chunks) = sync_channel(CHUNKS);
         let (block, blocks) = sync_channel(WAITING);
+        let mut archive = Archive::new(&blocks, form, inflate.limits, held);
         let reader = scope.spawn(move || read(&mut source, &chunk));
-        let inflater = scope.spawn(move || inflate::inflate(&chunks, &block, limits));
-        let mut archive = Archive::new(&blocks, limits);
-        let unpacked = match sink {
-            Sink::Nowhere => judge(&mut archive),
-            Sink::Tree { root, writers } => {
-                let maker = Maker {
-                    owner: geteuid()
-                        .is_root()
-                        .then(|| (geteuid().as_raw(), getegid().as_raw())),
-                    umask: sys::umask(),
-                };
-                let writers = Writers::start(scope, writers, maker);
-                match Tree::new(root, writers, maker) {
-                    Ok(tree) => plant(&mut archive, tree),
-                    Err(errno) => Err(target_error(errno)),
-                }
-            }
-        };
-        let summary = Summary {
-            entries: archive.entries(),
-            bytes: archive.bytes(),
-            dropped: archive.dropped().clone(),
-        };
+        let inflater = scope.spawn(move || inflate.run(&chunks, &block));
+        let unpacked = sink(&mut archive);
+        let held = archive.into_held();
         // Closing the channel stops the threads before it, if they have not come to their end.
-        drop(archive);
         drop(blocks);
         let inflated = inflater.join().expect("the decompressor does not panic");
         let read = reader.join().expect("the reader does not panic");
@@ -140,7 +233,8 @@ fn flow(mut source: impl Read + Send, sink: Sink, limits: &Limits) -> Result<Sum
                 | Ok(()),
                 Err(error),
             ) => Err(error),
-            (unpacked, _) => unpacked.map(|()| summary),
+            (Err(error), _) => Err(error),
+            (Ok(()), Ok(inflated)) => Ok((held, inflated)),
         }
     })
 }
@@ -183,13 +277,7 @@ fn judge(archive: &mut Archive<'_>) -> Result<(), UnpackError> {
     Ok(())
 }
 
-fn plant(archive: &mut Archive<'_>, mut tree: Tree<'_>) -> Result<(), UnpackError> {
-    let made = make_all(archive, &mut tree);
-    tree.finish(made)
-}
-
-/// Makes all entries. The tree remembers what it has, so the layers of an image can be made one after
-/// another into one tree, once `entry` and `tree` know what a whiteout is. `Err(None)`: a writer failed, and says itself why.
+/// Makes all entries. `Err(None)`: a writer failed, and says itself why.
 fn make_all(archive: &mut Archive<'_>, tree: &mut Tree<'_>) -> Result<(), Option<UnpackError>> {
     let mut received = 0;
     while let Some(entry) = archive.next_entry()? {

@@ -43,6 +43,16 @@ impl Name {
         Ok(Self(path))
     }
 
+    /// Another name in the same directory; with an empty leaf, the directory itself.
+    pub(crate) fn beside(&self, leaf: &[u8]) -> Self {
+        let mut path = self.parent().to_vec();
+        if !path.is_empty() && !leaf.is_empty() {
+            path.push(b'/');
+        }
+        path.extend_from_slice(leaf);
+        Self(path)
+    }
+
     pub(crate) fn is_root(&self) -> bool {
         self.0.is_empty()
     }

@@ -35,16 +35,20 @@ const LINK_ROUNDS: u32 = 8;
 /// A tree under construction.
 #[derive(Debug)]
 pub(crate) struct Tree<'scope> {
-    dirs: Dirs,
+    pub(super) dirs: Dirs,
     writers: Writers<'scope>,
     maker: Maker,
     /// Every place that something was made in, as a hash of directory and leaf. Two places with one
     /// hash cost a wait, no more.
-    places: HashSet<u64>,
+    pub(super) places: HashSet<u64>,
+    /// Those of them that this layer filled: its whiteouts mean the layers below.
+    pub(super) fresh: HashSet<u64>,
+    /// The directories, by inode, that this layer put something in: they stay.
+    pub(super) touched: HashSet<u64>,
     hasher: RandomState,
     links: Vec<HardLink>,
     /// Directories that their owner may not use, by inode: they get their mode at the end.
-    closed: HashMap<u64, (Name, u32)>,
+    pub(super) closed: HashMap<u64, (Name, u32)>,
 }
 
 #[derive(Debug)]
@@ -55,7 +59,7 @@ struct HardLink {
 }
 
 /// Why an entry was not made.
-enum Problem {
+pub(super) enum Problem {
     Unpack(UnpackError),
     Gone,
 }
@@ -83,6 +87,8 @@ impl<'scope> Tree<'scope> {
             writers,
             maker,
             places: HashSet::new(),
+            fresh: HashSet::new(),
+            touched: HashSet::new(),
             hasher: RandomState::new(),
             links: Vec::new(),
             closed: HashMap::new(),
@@ -104,6 +110,8 @@ impl<'scope> Tree<'scope> {
             Kind::Symlink(target) => self.symlink(&name, &target, &attributes),
             Kind::HardLink(target) => self.hard_link(name, target),
             Kind::Node => Ok(()),
+            Kind::Whiteout(hidden) => self.hide(&hidden),
+            Kind::Opaque(directory) => self.hide_all(&directory),
         };
         made.map_err(|problem| match problem {
             Problem::Unpack(error) => Some(error),
@@ -124,16 +132,22 @@ impl<'scope> Tree<'scope> {
         self.writers.flush().map_err(|Gone| None)
     }
 
+    /// Completes a layer: what comes next is above it.
+    pub(crate) fn end_layer(&mut self) -> Result<(), Option<UnpackError>> {
+        self.writers.settle().map_err(|Gone| None)?;
+        self.make_links().map_err(Some)?;
+        self.fresh.clear();
+        self.touched.clear();
+        Ok(())
+    }
+
     /// Waits for the writers, makes hard links and closes directories; with `so_far` an error, only
     /// ends the writers. Gives the root back.
     pub(crate) fn finish(
         mut self,
         so_far: Result<(), Option<UnpackError>>,
     ) -> Result<(), UnpackError> {
-        let result = so_far.and_then(|()| {
-            self.writers.settle().map_err(|Gone| None)?;
-            self.make_links().map_err(Some)
-        });
+        let result = so_far.and_then(|()| self.end_layer());
         let closed = self.closed;
         let root = Arc::clone(self.dirs.root());
         // The times of the directories that are still open.
@@ -187,12 +201,16 @@ impl<'scope> Tree<'scope> {
     fn new_directory(&mut self, name: &Name, mode: u32) -> Result<Option<Arc<Dir>>, Problem> {
         let parent = self.parent(name)?;
         let place = self.place(&parent, name.leaf());
-        if !self.places.insert(place) {
+        let below = self.is_below(place);
+        if !self.fill(&parent, place) {
             self.writers.settle()?;
             match kind_of(&parent, name.leaf()) {
                 Some(libc::S_IFDIR) => return Ok(Some(self.existing(name.as_bytes())?)),
-                Some(libc::S_IFLNK) if self.dirs.open(name.as_bytes()).is_ok() => return Ok(None),
-                _ => self.clear(&parent, name, place)?,
+                // A layer that has a directory here replaces the link of a layer below.
+                Some(libc::S_IFLNK) if !below && self.dirs.open(name.as_bytes()).is_ok() => {
+                    return Ok(None);
+                }
+                _ => self.clear(&parent, name, place, below)?,
             }
         }
         let mode = Mode::from_bits_truncate(mode & 0o777 | 0o700);
@@ -303,16 +321,39 @@ impl<'scope> Tree<'scope> {
     /// Takes a place for something that is no directory. What stood there is removed.
     fn claim(&mut self, dir: &Dir, name: &Name) -> Result<u64, Problem> {
         let place = self.place(dir, name.leaf());
-        if !self.places.insert(place) {
+        let below = self.is_below(place);
+        if !self.fill(dir, place) {
             self.writers.settle()?;
-            self.clear(dir, name, place)?;
+            self.clear(dir, name, place, below)?;
         }
         Ok(place)
     }
 
-    /// Removes what stands in a place: anything but a directory with contents.
-    fn clear(&mut self, dir: &Dir, name: &Name, place: u64) -> Result<(), UnpackError> {
+    /// Notes that this layer puts something in a place; `false` when something was put there before.
+    fn fill(&mut self, dir: &Dir, place: u64) -> bool {
+        self.fresh.insert(place);
+        self.touched.insert(dir.ino);
+        self.places.insert(place)
+    }
+
+    /// Whether what stands in a place is of a layer below.
+    fn is_below(&self, place: u64) -> bool {
+        self.places.contains(&place) && !self.fresh.contains(&place)
+    }
+
+    /// Removes what stands in a place: anything but a directory with contents, unless they are of a
+    /// layer `below`.
+    fn clear(
+        &mut self,
+        dir: &Dir,
+        name: &Name,
+        place: u64,
+        below: bool,
+    ) -> Result<(), UnpackError> {
         self.links.retain(|link| link.place != place);
+        if below {
+            self.hide_contents(dir, name)?;
+        }
         let removed = match kind_of(dir, name.leaf()) {
             None => return Ok(()),
             Some(libc::S_IFDIR) => {
@@ -336,7 +377,7 @@ impl<'scope> Tree<'scope> {
         }
     }
 
-    fn place(&self, dir: &Dir, leaf: &[u8]) -> u64 {
+    pub(super) fn place(&self, dir: &Dir, leaf: &[u8]) -> u64 {
         self.hasher.hash_one((dir.ino, leaf))
     }
 
@@ -375,7 +416,7 @@ impl<'scope> Tree<'scope> {
         match mkdirat(&parent.fd, leaf, Mode::from_bits_truncate(0o755)) {
             Ok(()) => {
                 let place = self.place(&parent, leaf);
-                self.places.insert(place);
+                self.fill(&parent, place);
                 // Whatever the umask, as the package managers do.
                 let dir = self.dirs.open(path)?;
                 fchmod(&dir.fd, Mode::from_bits_truncate(0o755))?;
@@ -413,7 +454,7 @@ fn close(root: &Dir, closed: HashMap<u64, (Name, u32)>) -> Result<(), UnpackErro
     Ok(())
 }
 
-fn parent_error(name: &Name, errno: Errno) -> UnpackError {
+pub(super) fn parent_error(name: &Name, errno: Errno) -> UnpackError {
     match errno {
         Errno::ENOTDIR | Errno::ELOOP | Errno::EXDEV => {
             UnpackError::refused(name.as_bytes(), Reason::Parent)
@@ -424,13 +465,13 @@ fn parent_error(name: &Name, errno: Errno) -> UnpackError {
 }
 
 /// The type bits of what stands in a place, without following it.
-fn kind_of(dir: &Dir, leaf: &[u8]) -> Option<libc::mode_t> {
+pub(super) fn kind_of(dir: &Dir, leaf: &[u8]) -> Option<libc::mode_t> {
     fstatat(&dir.fd, leaf, AtFlags::AT_SYMLINK_NOFOLLOW)
         .ok()
         .map(|stat| stat.st_mode & libc::S_IFMT)
 }
 
-fn open_leaf(dir: &Dir, leaf: &[u8]) -> Result<OwnedFd, Errno> {
+pub(super) fn open_leaf(dir: &Dir, leaf: &[u8]) -> Result<OwnedFd, Errno> {
     let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
     openat(&dir.fd, leaf, flags, Mode::empty())
 }

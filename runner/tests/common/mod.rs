@@ -263,6 +263,12 @@ impl Arena {
         parent.join("target")
     }
 
+    /// The things around are as they were.
+    #[track_caller]
+    pub fn check_canary(&self) {
+        assert_eq!(portrait(&self.canary), self.before, "the canary changed");
+    }
+
     /// Unpacks. The canary is as it was, and after a failure nothing is left.
     #[track_caller]
     pub fn unpack(&self, archive: &[u8]) -> Result<(), String> {
@@ -279,7 +285,7 @@ impl Arena {
         fs::write(&file, archive).unwrap();
         let target = self.target();
         let result = runner::image::unpack_file(&file, &target, None, limits);
-        assert_eq!(portrait(&self.canary), self.before, "the canary changed");
+        self.check_canary();
         let mut left: Vec<_> = fs::read_dir(target.parent().unwrap())
             .unwrap()
             .map(|entry| entry.unwrap().file_name())
