@@ -52,6 +52,8 @@ pub(crate) enum Command {
     Mount(OnNodes),
     /// Set owner, group and mode of some nodes' mount points
     Permissions(OnNodes),
+    /// Install Kubernetes with Kubespray, or bring it to what the spec says
+    Kubespray(Single),
     /// Write a report
     Report(Single),
     /// Run a job without effects, to watch crash and resume

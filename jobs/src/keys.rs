@@ -115,6 +115,17 @@ pub fn name(project: &str, name: &str) -> String {
     format!("names/{project}/{name}")
 }
 
+/// `clusters/<cluster>/recoveries/<id>/logs/<job>/`. Below it the log of a program that ran detached, in
+/// chunks, each under the zero-padded number of bytes before it.
+pub fn logs(cluster: &ClusterName, id: &RecoveryId, job: &JobName) -> String {
+    format!("clusters/{cluster}/recoveries/{id}/logs/{job}/")
+}
+
+/// `artifacts/<key>`: images and bundles, put there by people.
+pub fn artifact(key: &str) -> String {
+    format!("artifacts/{key}")
+}
+
 /// `inputs/<sha256>`
 pub fn input(digest: &str) -> String {
     format!("inputs/{digest}")

@@ -48,6 +48,8 @@ pub enum Job {
     Mount(OnNode),
     /// Sets owner, group and mode of one node's mount points.
     Permissions(OnNode),
+    /// Installs Kubernetes on the cluster's nodes, by Kubespray on the bastion.
+    Kubespray,
     /// Writes the recovery's report.
     Report,
     /// A job without effects, to watch crash and resume by hand and to measure the engine.
@@ -84,12 +86,13 @@ pub struct Demo {
 }
 
 /// Every kind, in the order of a recovery.
-pub const KINDS: [&str; 7] = [
+pub const KINDS: [&str; 8] = [
     "provision",
     "load-balancer",
     "reachability",
     "mount",
     "permissions",
+    "kubespray",
     "report",
     "demo",
 ];
@@ -103,6 +106,7 @@ impl Job {
             Job::Reachability(_) => "reachability",
             Job::Mount(_) => "mount",
             Job::Permissions(_) => "permissions",
+            Job::Kubespray => "kubespray",
             Job::Report => "report",
             Job::Demo(_) => "demo",
         }
@@ -115,7 +119,7 @@ impl Job {
                 Some(&on.node)
             }
             Job::Demo(demo) => demo.node.as_ref(),
-            Job::LoadBalancer | Job::Report => None,
+            Job::LoadBalancer | Job::Kubespray | Job::Report => None,
         }
     }
 

@@ -58,7 +58,8 @@ impl RunError {
 pub async fn run(args: WorkerArgs, shutdown: impl Future<Output = ()>) -> Result<(), RunError> {
     let store = args.store.connect().await?;
     let queue = args.queue.connect()?;
-    let world = args.world.world()?;
+    let mut world = args.world.world()?;
+    world.runner.clone_from(&args.runner);
     // Signals are listened to from here on: also during the probe.
     tokio::pin!(shutdown);
     tokio::select! {

@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -44,6 +45,8 @@ pub struct World {
     pub settle: Settle,
     /// The longest time between two looks at something that is being built.
     pub poll: Option<Duration>,
+    /// The `rekindle-runner` that is put on the bastion; the one beside our own program when absent.
+    pub runner: Option<PathBuf>,
     connections: Arc<Mutex<HashMap<String, Ssh>>>,
 }
 
@@ -63,6 +66,15 @@ impl World {
         self.ssh_key
             .as_ref()
             .ok_or_else(|| JobError::fatal(missing))
+    }
+
+    /// Where the `rekindle-runner` for the bastion is.
+    pub fn runner(&self) -> Result<PathBuf, JobError> {
+        if let Some(path) = &self.runner {
+            return Ok(path.clone());
+        }
+        let ours = std::env::current_exe().map_err(JobError::fatal)?;
+        Ok(ours.with_file_name("rekindle-runner"))
     }
 
     /// Logs in to a node of the job's cluster, by way of the bastion unless we are on it.

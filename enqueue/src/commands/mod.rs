@@ -31,6 +31,7 @@ pub(crate) async fn run(command: &Command, out: &mut Out) -> Result<ExitCode, Cl
         Command::Reachability(args) => single::on_nodes("reachability", args, out).await,
         Command::Mount(args) => single::on_nodes("mount", args, out).await,
         Command::Permissions(args) => single::on_nodes("permissions", args, out).await,
+        Command::Kubespray(args) => single::of_cluster("kubespray", args, out).await,
         Command::Report(args) => single::of_cluster("report", args, out).await,
         Command::Demo(args) => single::demo(args, out).await,
         Command::Plan(args) => plan::run(args, out).await,

@@ -124,7 +124,7 @@ impl PlanFile {
         let jobs: Vec<PlannedJob> = self
             .jobs
             .iter()
-            .filter(|entry| entry.job != "load-balancer" || spec.load_balancer.is_some())
+            .filter(|entry| is_there(&entry.job, spec))
             .flat_map(|entry| expand_entry(entry, &chosen, spec))
             .collect();
         match Plan::new(jobs) {
@@ -226,6 +226,15 @@ fn check_selector(selector: Option<&Selector>, nodes: &[Node], at: &str, found: 
     }
 }
 
+/// Whether the spec gives a kind of the whole cluster anything to do.
+fn is_there(kind: &str, spec: &ClusterSpec) -> bool {
+    match kind {
+        "load-balancer" => spec.load_balancer.is_some(),
+        "kubespray" => spec.kubernetes.is_some(),
+        _ => true,
+    }
+}
+
 /// Whether a kind has one job a node.
 fn per_node(kind: &str) -> bool {
     matches!(kind, "provision" | "reachability" | "mount" | "permissions")
@@ -272,6 +281,7 @@ fn expand_entry(
         "mount" => nodes.map(|n| make(Job::Mount(on(n)))).collect(),
         "permissions" => nodes.map(|n| make(Job::Permissions(on(n)))).collect(),
         "load-balancer" => vec![make(Job::LoadBalancer)],
+        "kubespray" => vec![make(Job::Kubespray)],
         "report" => vec![make(Job::Report)],
         "demo" => vec![make(Job::Demo(Demo {
             steps: 10,
@@ -295,8 +305,7 @@ fn needed(
 ) -> Vec<JobName> {
     let (kind, selector) = need.parts();
     if !per_node(kind) {
-        let there = kind != "load-balancer" || spec.load_balancer.is_some();
-        return if there {
+        return if is_there(kind, spec) {
             vec![JobName::of(kind, None)]
         } else {
             vec![]

@@ -103,6 +103,7 @@ pub(super) fn check(spec: &ClusterSpec) -> Vec<Problem> {
             format!("{bastions} bastions are switched on; a cluster has one at most"),
         ));
     }
+    super::kubernetes::check(spec, &mut found);
     found
 }
 

@@ -5,9 +5,12 @@
 //! [`ClusterSpec::parse`] gives every problem at once; [`ClusterSpec::nodes`] expands the groups.
 
 mod check;
+mod kubernetes;
 mod node;
+pub mod versions;
 
 pub use check::Problem;
+pub use kubernetes::{Cidr, Encapsulation, Kubernetes, Network, NetworkPlugin, ToolImage};
 pub use node::Node;
 
 use std::collections::BTreeMap;
@@ -31,6 +34,9 @@ pub struct ClusterSpec {
     /// The load balancer in front of the cluster, if it has one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub load_balancer: Option<LoadBalancer>,
+    /// Kubernetes on the machines; without it they stay bare.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kubernetes: Option<Kubernetes>,
     /// The node groups.
     pub groups: Vec<Group>,
 }

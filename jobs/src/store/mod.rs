@@ -8,6 +8,7 @@
 mod config;
 mod error;
 mod markers;
+mod presign;
 mod probe;
 mod records;
 mod recovery;

@@ -25,6 +25,7 @@ kinds! {
     reachability: "reachability",
     mount: "mount",
     permissions: "permissions",
+    kubespray: "kubespray",
     report: "report",
     demo: "demo",
 }

@@ -123,6 +123,11 @@ impl Ctx {
         self.inner.record.epoch
     }
 
+    /// How often an operator put the job back.
+    pub fn generation(&self) -> u32 {
+        self.inner.record.generation
+    }
+
     /// The cluster's spec, as this recovery has it.
     pub fn spec(&self) -> &ClusterSpec {
         &self.inner.spec

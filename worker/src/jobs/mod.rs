@@ -4,6 +4,7 @@
 //! compiler lists the places.
 
 pub mod demo;
+pub mod kubespray;
 pub mod load_balancer;
 pub mod mount;
 pub mod permissions;
@@ -51,6 +52,7 @@ pub fn run<'a>(ctx: &'a Ctx, job: &'a Job) -> BoxFuture<'a, Result<Proven, JobEr
             Job::Reachability(on) => reachability::run(ctx, on).await,
             Job::Mount(on) => mount::run(ctx, on).await,
             Job::Permissions(on) => permissions::run(ctx, on).await,
+            Job::Kubespray => kubespray::run(ctx).await,
             Job::Report => report::run(ctx).await,
             Job::Demo(demo) => demo::run(ctx, demo).await,
         }
@@ -68,6 +70,7 @@ pub fn steps(job: &Job) -> &'static [&'static str] {
         Job::Reachability(_) => reachability::STEPS,
         Job::Mount(_) => mount::STEPS,
         Job::Permissions(_) => permissions::STEPS,
+        Job::Kubespray => kubespray::STEPS,
         Job::Report => report::STEPS,
         Job::Demo(_) => demo::STEPS,
     }
@@ -101,6 +104,7 @@ mod tests {
             Job::Reachability(on.clone()),
             Job::Mount(on.clone()),
             Job::Permissions(on),
+            Job::Kubespray,
             Job::Report,
             Job::Demo(demo),
         ];

@@ -9,13 +9,20 @@ use jobs::message::{Demo, Job, OnNode};
 use jobs::plan::PlannedJob;
 use jobs::record::{JobRecord, StepRecord};
 
-/// A node with data disks and the bastion in front of it.
+/// What stands for the image that Kubespray is in; SPEC has its digest.
+pub const IMAGE: &[u8] = b"an image with Kubespray in it";
+
+/// A node with data disks, a master, and the bastion in front of them.
 pub const SPEC: &str = "version: 1
 cluster: demo
 servers:
   image: { distribution: ubuntu, version: \"22.04\" }
   keypair: rekindle-demo
 load_balancer: {}
+kubernetes:
+  version: \"1.33.7\"
+  kubespray: \"2.29.1\"
+  image: { digest: \"sha256:9c6976b9a9563ca14b8dfbd253b6d6d15c7264c6ad0bdb670407cd651e2ebb4d\", key: kubespray }
 groups:
   - prefix: cache
     role: worker
@@ -26,6 +33,14 @@ groups:
     data_disks:
       - { name: data, size_gb: 10, mount: /mnt/disks/data, owner: 1000, group: 1000, mode: \"0750\" }
       - { name: scratch, size_gb: 5, mount: /mnt/disks/scratch, storage: local }
+    labels: { cachenode: \"yes\" }
+    taints: [\"cachetaint=yes:NoSchedule\"]
+  - prefix: master
+    role: master
+    instances: { 1: true }
+    vcpus: 2
+    ram_gb: 4
+    boot_disk: { size_gb: 20 }
   - prefix: bastion
     role: bastion
     instances: { 1: true }
@@ -79,6 +94,7 @@ pub fn every_kind() -> Vec<Job> {
         Job::Reachability(on("demo-cache-1")),
         Job::Mount(on("demo-cache-1")),
         Job::Permissions(on("demo-cache-1")),
+        Job::Kubespray,
         Job::Report,
         demo("tried", 4),
     ]
@@ -103,6 +119,11 @@ fn before(job: &Job) -> Vec<Job> {
         Job::Permissions(on) => {
             let mut before = reachable();
             before.push(Job::Mount(on.clone()));
+            before
+        }
+        Job::Kubespray => {
+            let mut before = reachable();
+            before.push(Job::Provision(on("demo-master-1")));
             before
         }
         Job::Report => vec![demo("before", 2)],

@@ -1,5 +1,6 @@
 //! A small world that can be copied: store, cloud, hosts, network and queue, and workers on it.
 
+use std::io::Write;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,12 +12,14 @@ use sandbox::hosts::Hosts;
 use sandbox::hosts::simulated::{SimulatedHosts, Tap as HostTap};
 use sandbox::net::Network;
 use sandbox::s3::{S3Options, S3Server};
+use tempfile::NamedTempFile;
 use worker::cloud::clo::{Clo, CloConfig, Patience, Token};
 use worker::engine::Options as EngineOptions;
 use worker::net::Dialer;
 use worker::ssh::keys::{generate_host_key, parse_private_key};
 use worker::world::World;
 
+use super::kinds::IMAGE;
 use super::queue::{Parked, Tapped};
 use super::tap::Tap;
 use super::wire::{Wire, name_of_clo, name_of_s3};
@@ -35,6 +38,8 @@ pub struct Place {
     pub queue: InProcess,
     network: Network,
     key: Arc<str>,
+    /// What stands for the program of `rekindle-runner`.
+    runner: Arc<NamedTempFile>,
 }
 
 /// A worker, with the wires that lead it to the world.
@@ -62,21 +67,31 @@ impl Place {
         };
         let clo = CloSim::start(options, Arc::new(hosts.clone())).await?;
         let key = generate_host_key()?.private.expose().to_owned();
-        Self::around(clo, hosts, key.into()).await
+        let mut runner = NamedTempFile::new()?;
+        runner.write_all(b"a program")?;
+        let place = Self::around(clo, hosts, key.into(), Arc::new(runner)).await?;
+        place.s3.put_object("artifacts/kubespray", IMAGE);
+        Ok(place)
     }
 
     /// The same world once more. Nothing may be going on in it.
     pub async fn copy(&self) -> anyhow::Result<Self> {
         let hosts = self.hosts.copy();
         let clo = self.clo.copy(Arc::new(hosts.clone())).await?;
-        let copy = Self::around(clo, hosts, Arc::clone(&self.key)).await?;
+        let (key, runner) = (Arc::clone(&self.key), Arc::clone(&self.runner));
+        let copy = Self::around(clo, hosts, key, runner).await?;
         for (key, body) in self.s3.objects("") {
             copy.s3.put_object(&key, body);
         }
         Ok(copy)
     }
 
-    async fn around(clo: CloSim, hosts: SimulatedHosts, key: Arc<str>) -> anyhow::Result<Self> {
+    async fn around(
+        clo: CloSim,
+        hosts: SimulatedHosts,
+        key: Arc<str>,
+        runner: Arc<NamedTempFile>,
+    ) -> anyhow::Result<Self> {
         let clo = Arc::new(clo);
         let rack: Arc<dyn Hosts> = Arc::new(hosts.clone());
         Ok(Self {
@@ -86,6 +101,7 @@ impl Place {
             hosts,
             queue: InProcess::new(),
             key,
+            runner,
         })
     }
 
@@ -135,6 +151,7 @@ impl Place {
         world.clo = Some(Clo::new(cloud)?);
         world.dialer = Dialer::through(&self.network.proxy_url())?;
         world.ssh_key = Some(parse_private_key(&self.key, "the harness")?);
+        world.runner = Some(self.runner.path().to_owned());
         world.poll = Some(Duration::from_millis(5));
         world.settle.every = Duration::from_millis(5);
         let options = EngineOptions {

@@ -9,6 +9,7 @@ use super::tree::{Entry, FsError, Node, file_name, parent};
 pub(super) fn run(view: &mut View<'_>, name: &str, args: &[&str], stdin: &[u8]) -> Option<Output> {
     Some(match name {
         "cat" => cat(view, args, stdin),
+        "tail" => tail(view, args),
         "tee" => tee(view, args, stdin),
         "mv" => mv(view, args),
         "rm" => rm(view, args),
@@ -56,6 +57,22 @@ fn cat(view: &View<'_>, args: &[&str], stdin: &[u8]) -> Output {
     each(args.operands, |path| match path {
         "-" => Ok(stdin.to_vec()),
         path => view.read(path).map_err(|e| format!("cat: {path}: {e}")),
+    })
+}
+
+/// `tail -c +N FILE`: from the Nth byte on.
+fn tail(view: &View<'_>, args: &[&str]) -> Output {
+    let args = Args::parse(args, "c", &[]);
+    let from = args.value(&["c"]).and_then(|n| n.strip_prefix('+'));
+    let Some(from) = from.and_then(|n| n.parse::<usize>().ok()) else {
+        return Output::fail(1, "tail: the sandbox knows -c +N only");
+    };
+    each(args.operands, |path| {
+        let bytes = view
+            .read(path)
+            .map_err(|e| format!("tail: cannot open '{path}' for reading: {e}"))?;
+        let from = from.saturating_sub(1).min(bytes.len());
+        Ok(bytes[from..].to_vec())
     })
 }
 

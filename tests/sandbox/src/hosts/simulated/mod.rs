@@ -12,6 +12,7 @@ mod cloud_init;
 mod disk;
 mod faults;
 mod files;
+mod kubespray;
 mod machine;
 mod mounts;
 mod script;
@@ -39,6 +40,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use self::disk::{DiskView, Seed};
 pub use self::faults::{CommandFault, HostFaults, Sshd};
+pub use self::kubespray::Play;
 pub use self::service::Service;
 pub use self::shell::Output;
 pub use self::tap::{Cut, Tap};
@@ -94,6 +96,7 @@ impl SimulatedHosts {
             world: Mutex::new(world),
             services: Mutex::new(self.inner.lock(&self.inner.services).clone()),
             programs: Mutex::new(self.inner.lock(&self.inner.programs).clone()),
+            kubespray: Mutex::new(self.inner.lock(&self.inner.kubespray).clone()),
             ..Inner::default()
         };
         Self {
@@ -212,6 +215,11 @@ impl SimulatedHosts {
     ) {
         let mut programs = self.inner.lock(&self.inner.programs);
         programs.insert(name.to_owned(), (reads_stdin, Arc::new(run)));
+    }
+
+    /// What runs of Kubespray come to from now on.
+    pub fn kubespray(&self, play: Play) {
+        *self.inner.lock(&self.inner.kubespray) = play;
     }
 
     /// Breaks all connections to one server (by id or name).
@@ -354,6 +362,7 @@ struct Inner {
     tap: Mutex<Option<Arc<dyn Tap>>>,
     services: Mutex<BTreeMap<(String, u16), Service>>,
     programs: Mutex<BTreeMap<String, (bool, Hook)>>,
+    kubespray: Mutex<Play>,
     log: Mutex<Vec<(String, Vec<String>)>>,
 }
 
@@ -404,7 +413,8 @@ impl Inner {
         let program = shell::unwrap(argv).first();
         let programs = self.lock(&self.programs);
         let hook = program.and_then(|p| programs.get(tree::file_name(p)));
-        hook.map_or_else(|| shell::reads_stdin(argv), |(reads, _)| *reads)
+        let built_in = || shell::reads_stdin(argv) || kubespray::reads_stdin(shell::unwrap(argv));
+        hook.map_or_else(built_in, |(reads, _)| *reads)
     }
 
     async fn execute(&self, server: &str, argv: &[String], stdin: Vec<u8>) -> Output {
@@ -435,6 +445,9 @@ impl Inner {
                 stdin,
             };
             return hook(&invocation);
+        }
+        if let Some(output) = kubespray::run(self, &id, words, &stdin).await {
+            return output;
         }
         match self.world().machine(&id) {
             Some(mut view) => shell::run(&mut view, argv, &stdin),

@@ -1,0 +1,595 @@
+//! A bastion's `rekindle-runner` with an Ansible in it that plays Kubespray, and the `kubectl` of the
+//! masters it makes.
+//!
+//! It plays by the rules that matter: a run is started once for an id and keeps what became of it; a
+//! host is reached only if the inventory has its address, `known_hosts` its key, and the lent key
+//! opens it; progress is in the file that the callback writes, if there is a callback; what was
+//! installed is on the nodes. A run goes on whenever somebody looks at it, so that nothing depends on
+//! the time of day. Its state is in files of the bastion, where a test sees it.
+
+use std::collections::BTreeMap;
+
+use russh::keys::PublicKey;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use super::Inner;
+use super::machine::{Machine, World};
+use super::shell::{Args, Output};
+use super::tree::{Node, file_name, parent};
+
+/// Where the runner keeps its own things.
+const STORE: &str = "/var/lib/rekindle/runner";
+/// What a node has been made to.
+const KUBELET: &str = "/etc/kubernetes/kubelet.json";
+/// The masters' key to the API.
+const ADMIN: &str = "/etc/kubernetes/admin.conf";
+/// Lines of a whole log: more than two chunks of it.
+const LINES: usize = 1500;
+
+/// What runs of Kubespray on these hosts come to, from now on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Play {
+    /// A run has ended at so many looks at it.
+    pub looks: u32,
+    /// So many starts of a run are lost at the first look.
+    pub lost: u32,
+    /// This host fails with this message.
+    pub fails: Option<(String, String)>,
+    /// All is well, says the exit code; but this host was left out.
+    pub forgets: Option<String>,
+    /// The node of this name does not become ready.
+    pub not_ready: Option<String>,
+    /// The API of the master of this name does not answer.
+    pub silent: Option<String>,
+}
+
+impl Default for Play {
+    fn default() -> Self {
+        Self {
+            looks: 3,
+            lost: 0,
+            fails: None,
+            forgets: None,
+            not_ready: None,
+            silent: None,
+        }
+    }
+}
+
+/// A run, as the runner keeps it.
+#[derive(Debug, Serialize, Deserialize)]
+struct Run {
+    spec: Value,
+    /// The public half of the key that was lent.
+    key: String,
+    state: String,
+    attempt: u32,
+    looks: u32,
+    log_end: usize,
+    exit: Option<Value>,
+}
+
+/// What Ansible knows of one host.
+struct Host {
+    name: String,
+    address: String,
+    master: bool,
+    worker: bool,
+    labels: Value,
+    taints: Value,
+}
+
+/// Whether one of these programs reads its standard input.
+pub(super) fn reads_stdin(argv: &[String]) -> bool {
+    let words: Vec<&str> = argv.iter().map(String::as_str).collect();
+    match words.split_first() {
+        Some((program, args)) if file_name(program) == "rekindle-runner" => {
+            args.starts_with(&["image", "pull"]) || args.contains(&"--secrets-stdin")
+        }
+        _ => false,
+    }
+}
+
+/// Runs the command if it is one of these programs.
+pub(super) async fn run(
+    inner: &Inner,
+    server: &str,
+    argv: &[String],
+    stdin: &[u8],
+) -> Option<Output> {
+    let (program, args) = argv.split_first()?;
+    let args: Vec<&str> = args.iter().map(String::as_str).collect();
+    let output = match file_name(program) {
+        "kubectl" => kubectl(inner, server, &args),
+        "rekindle-runner" if !is_program(&inner.world(), server, program) => Err((
+            127,
+            format!("bash: line 1: {program}: No such file or directory"),
+        )),
+        "rekindle-runner" => match args.as_slice() {
+            ["image", "pull", rest @ ..] => pull(inner, server, rest, stdin).await,
+            ["run", rest @ ..] => start(inner, server, rest, stdin),
+            ["status", id, ..] => status(inner, server, id),
+            ["logs", id, rest @ ..] => logs(inner, server, id, rest),
+            ["stop", id] => stop(inner, server, id),
+            _ => Err((2, format!("error: unrecognized command {args:?}"))),
+        },
+        _ => return None,
+    };
+    Some(output.unwrap_or_else(|(status, said)| Output::fail(status, said)))
+}
+
+type Ran = Result<Output, (u32, String)>;
+
+fn is_program(world: &World, server: &str, path: &str) -> bool {
+    let entry = world
+        .find(server)
+        .and_then(|machine| machine.root.get(path));
+    entry.is_some_and(|e| matches!(e.node, Node::File(_)) && e.mode & 0o100 != 0)
+}
+
+/// Fetches the image for real, by the URL that was lent.
+async fn pull(inner: &Inner, server: &str, args: &[&str], stdin: &[u8]) -> Ran {
+    let args = Args::parse(args, "", &["digest", "url-file"]);
+    let digest = args.value(&["digest"]).unwrap_or_default();
+    if args.value(&["url-file"]) != Some("-") {
+        return Err((2, "error: the sandbox takes the URL from stdin only".into()));
+    }
+    let path = format!("{STORE}/images/{digest}");
+    if inner
+        .world()
+        .find(server)
+        .is_some_and(|m| m.root.get(&path).is_some())
+    {
+        return Ok(Output::default());
+    }
+    let url = String::from_utf8_lossy(stdin);
+    let image = fetch(url.trim())
+        .await
+        .map_err(|e| (3, format!("error: the image did not come: {e}")))?;
+    let found = format!("sha256:{}", hex::encode(Sha256::digest(&image)));
+    if found != digest {
+        return Err((4, format!("error: the image is {found}, not {digest}")));
+    }
+    write(&mut inner.world(), server, &path, b"(unpacked)".to_vec())?;
+    Ok(Output::default())
+}
+
+async fn fetch(url: &str) -> Result<Vec<u8>, String> {
+    let rest = url
+        .strip_prefix("http://")
+        .ok_or("not a URL on this machine")?;
+    let (host, path) = rest.split_once('/').ok_or("no path")?;
+    let request = format!("GET /{path} HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n\r\n");
+    let mut answer = Vec::new();
+    let talk = async {
+        let mut stream = TcpStream::connect(host).await?;
+        stream.write_all(request.as_bytes()).await?;
+        stream.read_to_end(&mut answer).await
+    };
+    talk.await.map_err(|e| e.to_string())?;
+    let end = answer
+        .windows(4)
+        .position(|w| w == b"\r\n\r\n")
+        .ok_or("no answer")?;
+    let head = String::from_utf8_lossy(&answer[..end]).into_owned();
+    match head.starts_with("HTTP/1.1 200") {
+        true => Ok(answer.split_off(end + 4)),
+        false => Err(head.lines().next().unwrap_or_default().to_owned()),
+    }
+}
+
+/// Starts a run, or finds it.
+fn start(inner: &Inner, server: &str, args: &[&str], stdin: &[u8]) -> Ran {
+    let dashes = args.iter().position(|a| *a == "--").unwrap_or(args.len());
+    let (options, argv) = args.split_at(dashes);
+    let parsed = Args::parse(options, "", &["id", "image", "cwd", "env", "bind"]);
+    let id = parsed.value(&["id"]).unwrap_or_default().to_owned();
+    if id.is_empty() || !parsed.has(&["detach"]) || argv.len() < 2 {
+        return Err((
+            2,
+            "error: the sandbox runs only what has an id, detached".into(),
+        ));
+    }
+    let spec = json!({
+        "image": parsed.value(&["image"]),
+        "cwd": parsed.value(&["cwd"]),
+        "env": parsed.values(&["env"]).collect::<Vec<_>>(),
+        "binds": parsed.values(&["bind"]).collect::<Vec<_>>(),
+        "argv": argv[1..],
+    });
+    let mut world = inner.world();
+    if let Ok(mut there) = read_run(&world, server, &id) {
+        if there.spec != spec {
+            return Err((4, format!("error: run {id} is another one")));
+        }
+        if there.state == "lost" {
+            there.state = "running".into();
+            (there.attempt, there.looks) = (there.attempt + 1, 0);
+            write_run(&mut world, server, &id, &there)?;
+        }
+        return Ok(Output::ok(format!("{id}\n")));
+    }
+    let machine = world.find(server).ok_or((1, "no such server".to_owned()))?;
+    let image = parsed.value(&["image"]).unwrap_or_default();
+    if machine
+        .root
+        .get(&format!("{STORE}/images/{image}"))
+        .is_none()
+    {
+        return Err((3, format!("error: there is no image {image} on this host")));
+    }
+    for bind in parsed.values(&["bind"]) {
+        let source = bind.split(':').next().unwrap_or_default();
+        if machine.root.get(source).is_none() {
+            return Err((
+                1,
+                format!("error: bind {source}: No such file or directory"),
+            ));
+        }
+    }
+    let run = Run {
+        spec,
+        key: lent_key(stdin)?,
+        state: "running".into(),
+        attempt: 1,
+        looks: 0,
+        log_end: 0,
+        exit: None,
+    };
+    write_run(&mut world, server, &id, &run)?;
+    Ok(Output::ok(format!("{id}\n")))
+}
+
+/// The public half of the secret `ssh_key`.
+fn lent_key(stdin: &[u8]) -> Result<String, (u32, String)> {
+    let secrets: BTreeMap<String, String> = serde_json::from_slice(stdin).map_err(|e| {
+        (
+            2,
+            format!("error: the secrets are no JSON object of texts: {e}"),
+        )
+    })?;
+    let pem = secrets.get("ssh_key").cloned().unwrap_or_default();
+    let key = russh::keys::decode_secret_key(&pem, None).map_err(|e| (2, format!("error: {e}")))?;
+    key.public_key()
+        .to_openssh()
+        .map_err(|e| (2, format!("error: {e}")))
+}
+
+/// How a run is; it goes on by one look.
+fn status(inner: &Inner, server: &str, id: &str) -> Ran {
+    let play = inner.lock(&inner.kubespray).clone();
+    let mut world = inner.world();
+    let mut run = read_run(&world, server, id)?;
+    if run.state == "running" {
+        run.looks += 1;
+        if run.attempt <= play.lost {
+            run.state = "lost".into();
+        } else {
+            go_on(&mut world, server, &mut run, &play)?;
+        }
+        write_run(&mut world, server, id, &run)?;
+    }
+    let answer = json!({
+        "id": id,
+        "state": run.state,
+        "attempt": run.attempt,
+        "exit": run.exit,
+        "image": run.spec["image"],
+        "argv": run.spec["argv"],
+        "log": {"begin": 0, "end": run.log_end},
+        "notes": [],
+        "reason": (run.state == "lost").then_some("the host was started anew"),
+    });
+    Ok(Output::ok(answer.to_string()))
+}
+
+fn logs(inner: &Inner, server: &str, id: &str, args: &[&str]) -> Ran {
+    let args = Args::parse(args, "", &["from", "limit"]);
+    let number = |name: &str| args.value(&[name]).and_then(|n| n.parse::<usize>().ok());
+    let run = read_run(&inner.world(), server, id)?;
+    let text = log_text(&run).into_bytes();
+    let from = number("from").unwrap_or(0).min(run.log_end);
+    let to = run
+        .log_end
+        .min(from + number("limit").unwrap_or(usize::MAX - from));
+    Ok(Output::ok(text[from..to].to_vec()))
+}
+
+fn stop(inner: &Inner, server: &str, id: &str) -> Ran {
+    let mut world = inner.world();
+    let mut run = read_run(&world, server, id)?;
+    if run.state != "exited" {
+        run.state = "exited".into();
+        run.exit = Some(json!({"signal": 15}));
+        write_run(&mut world, server, id, &run)?;
+    }
+    Ok(Output::default())
+}
+
+/// The whole log that a run will have.
+fn log_text(run: &Run) -> String {
+    let line = |n: usize| {
+        format!(
+            "TASK [{n:04} : one of many tasks] ******************** attempt {} of this run\n",
+            run.attempt
+        )
+    };
+    (0..LINES).map(line).collect()
+}
+
+/// Ansible works on until the next look.
+fn go_on(world: &mut World, server: &str, run: &mut Run, play: &Play) -> Result<(), (u32, String)> {
+    let mapped = |path: &str| mapped(&run.spec, path);
+    let read = |world: &World, path: &str| {
+        let machine = world.find(server)?;
+        match &machine.root.get(&mapped(path)?)?.node {
+            Node::File(bytes) => Some(bytes.clone()),
+            _ => None,
+        }
+    };
+    let argv: Vec<&str> = run.spec["argv"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(Value::as_str)
+        .collect();
+    let at = argv.iter().position(|word| *word == "--inventory");
+    let inventory = at
+        .and_then(|at| argv.get(at + 1))
+        .and_then(|path| read(world, path));
+    let inventory: Value = inventory
+        .and_then(|bytes| serde_json::from_slice(&bytes).ok())
+        .unwrap_or_default();
+    let known = option(&run.spec, "UserKnownHostsFile=").and_then(|path| read(world, &path));
+    let known = String::from_utf8_lossy(&known.unwrap_or_default()).into_owned();
+    let hosts = hosts_of(&inventory);
+
+    let mut events = Vec::new();
+    if run.looks == 1 {
+        events.push(json!({"event": "start", "ansible": "2.17.14"}));
+        events.push(json!({"event": "play", "name": "Prepare", "hosts": hosts.len()}));
+    }
+    events.push(json!({"event": "task", "n": 300 * run.looks, "of": 300 * play.looks, "name": format!("part {} : of the work", run.looks)}));
+    let whole = log_text(run).len();
+    let ends = run.looks >= play.looks;
+    run.log_end = whole * run.looks.min(play.looks) as usize / play.looks.max(1) as usize;
+    if ends {
+        let mut recap = BTreeMap::new();
+        let mut bad = 0;
+        for host in &hosts {
+            let reached = reach(world, host, &known, &run.key);
+            let failed = play.fails.as_ref().filter(|(name, _)| *name == host.name);
+            let (failures, unreachable) =
+                (u32::from(failed.is_some()), u32::from(reached.is_err()));
+            if let Err(why) = &reached {
+                bad = 4;
+                events.push(json!({"event": "unreachable", "host": host.name, "task": "Gather facts", "message": why}));
+            } else if let Some((_, message)) = failed {
+                bad = 2;
+                events.push(json!({"event": "failed", "host": host.name, "task": "download : Download_file", "message": message, "ignored": false}));
+            }
+            if play.forgets.as_ref() != Some(&host.name) {
+                recap.insert(
+                    host.name.clone(),
+                    json!({"ok": 900, "failures": failures, "unreachable": unreachable}),
+                );
+            }
+        }
+        // Ansible ends all hosts with the first one that fails, where Kubespray asks it to.
+        if bad == 0 {
+            for host in &hosts {
+                install(world, host, &inventory)?;
+            }
+        }
+        events.push(json!({"event": "recap", "hosts": recap}));
+        run.state = "exited".into();
+        run.exit = Some(json!({"code": bad}));
+    }
+    // No callback, no events: Ansible finds it by the name of its file.
+    let name = environment(&run.spec, "ANSIBLE_CALLBACKS_ENABLED");
+    let folder = environment(&run.spec, "ANSIBLE_CALLBACK_PLUGINS");
+    let plugin = name
+        .zip(folder)
+        .map(|(name, folder)| format!("{folder}/{name}.py"));
+    let there = plugin.and_then(|path| read(world, &path)).is_some();
+    let file = environment(&run.spec, "REKINDLE_EVENTS").and_then(|path| mapped(&path));
+    if let (true, Some(file)) = (there, file) {
+        let machine = world
+            .machines
+            .get_mut(server)
+            .ok_or((1, "no such server".to_owned()))?;
+        let mut bytes = match machine.root.get(&file).map(|e| &e.node) {
+            Some(Node::File(bytes)) => bytes.clone(),
+            _ => Vec::new(),
+        };
+        for event in events {
+            bytes.extend(format!("{event}\n").into_bytes());
+        }
+        machine
+            .root
+            .write(&file, bytes)
+            .map_err(|e| (1, e.to_string()))?;
+    }
+    Ok(())
+}
+
+/// A path in the container, on the host.
+fn mapped(spec: &Value, path: &str) -> Option<String> {
+    let binds = spec["binds"].as_array()?.iter().filter_map(Value::as_str);
+    let mut found = binds.filter_map(|bind| {
+        let mut parts = bind.split(':');
+        let (source, target) = (parts.next()?, parts.next()?);
+        Some(format!("{source}{}", path.strip_prefix(target)?))
+    });
+    found.next()
+}
+
+fn environment(spec: &Value, name: &str) -> Option<String> {
+    let all = spec["env"].as_array()?.iter().filter_map(Value::as_str);
+    let mut found = all
+        .filter_map(|pair| pair.split_once('='))
+        .filter(|(key, _)| *key == name);
+    found.next().map(|(_, value)| value.to_owned())
+}
+
+/// An option of ssh.
+fn option(spec: &Value, name: &str) -> Option<String> {
+    let args = environment(spec, "ANSIBLE_SSH_ARGS")?;
+    let mut found = args
+        .split_whitespace()
+        .filter_map(|word| word.strip_prefix(name));
+    found.next().map(str::to_owned)
+}
+
+fn hosts_of(inventory: &Value) -> Vec<Host> {
+    let in_group = |group: &str, name: &str| {
+        inventory["all"]["children"][group]["hosts"]
+            .get(name)
+            .is_some()
+    };
+    let hosts = inventory["all"]["hosts"].as_object().into_iter().flatten();
+    let host = |(name, vars): (&String, &Value)| Host {
+        name: name.clone(),
+        address: vars["ansible_host"].as_str().unwrap_or_default().to_owned(),
+        master: in_group("kube_control_plane", name) && in_group("etcd", name),
+        worker: in_group("kube_node", name),
+        labels: vars
+            .get("node_labels")
+            .cloned()
+            .unwrap_or_else(|| json!({})),
+        taints: vars
+            .get("node_taints")
+            .cloned()
+            .unwrap_or_else(|| json!([])),
+    };
+    hosts.map(host).collect()
+}
+
+fn machine_of<'a>(world: &'a World, host: &Host) -> Option<&'a Machine> {
+    let mut machines = world.machines.values();
+    machines.find(|m| m.address.to_string() == host.address)
+}
+
+/// Whether ssh comes to a host: by its address, with a host key that is known, and with our key.
+fn reach(world: &World, host: &Host, known: &str, key: &str) -> Result<(), String> {
+    let machine = machine_of(world, host).ok_or("ssh: connect: No route to host")?;
+    let shown = machine.host_key.public_key().key_data();
+    let mut pinned = known
+        .lines()
+        .filter_map(|line| line.strip_prefix(&format!("{} ", host.address)));
+    let same = |line: &str, data| PublicKey::from_openssh(line).is_ok_and(|k| k.key_data() == data);
+    if !pinned.any(|line| same(line, shown)) {
+        return Err("Host key verification failed.".into());
+    }
+    let authorized = match machine
+        .root
+        .get("/root/.ssh/authorized_keys")
+        .map(|e| &e.node)
+    {
+        Some(Node::File(bytes)) => String::from_utf8_lossy(bytes).into_owned(),
+        _ => String::new(),
+    };
+    let ours = PublicKey::from_openssh(key).map_err(|e| e.to_string())?;
+    match authorized.lines().any(|line| same(line, ours.key_data())) {
+        true => Ok(()),
+        false => Err("Permission denied (publickey).".into()),
+    }
+}
+
+/// Makes a node of a host; what is on it already is counted.
+fn install(world: &mut World, host: &Host, inventory: &Value) -> Result<(), (u32, String)> {
+    let machine = machine_of(world, host).ok_or((1, "no such host".to_owned()))?;
+    let before = match machine.root.get(KUBELET).map(|e| &e.node) {
+        Some(Node::File(bytes)) => serde_json::from_slice(bytes).unwrap_or_default(),
+        _ => Value::Null,
+    };
+    let id = machine.id.clone();
+    if !host.master && !host.worker {
+        return Ok(());
+    }
+    let node = json!({
+        "name": host.name,
+        "version": inventory["all"]["vars"]["kube_version"],
+        "labels": host.labels,
+        "taints": host.taints,
+        "installed": before["installed"].as_u64().unwrap_or(0) + 1,
+    });
+    write(world, &id, KUBELET, node.to_string().into_bytes())?;
+    if host.master {
+        write(world, &id, ADMIN, b"(a kubeconfig)".to_vec())?;
+    }
+    Ok(())
+}
+
+/// `kubectl get nodes`, on a master.
+fn kubectl(inner: &Inner, server: &str, args: &[&str]) -> Ran {
+    let play = inner.lock(&inner.kubespray).clone();
+    let world = inner.world();
+    let machine = world.find(server).ok_or((1, "no such server".to_owned()))?;
+    if machine.root.get(ADMIN).is_none() || play.silent.as_ref() == Some(&machine.name) {
+        return Err((1, "The connection to the server was refused".into()));
+    }
+    let words: Vec<&&str> = args.iter().filter(|a| !a.starts_with("--")).collect();
+    if words != [&"get", &"nodes"] || !args.contains(&"--output=json") {
+        return Err((
+            1,
+            format!("error: the sandbox does not know kubectl {args:?}"),
+        ));
+    }
+    let nodes = world.machines.values().filter_map(|machine| {
+        let Node::File(bytes) = &machine.root.get(KUBELET)?.node else {
+            return None;
+        };
+        let node: Value = serde_json::from_slice(bytes).ok()?;
+        let ready = play.not_ready.as_deref() != node["name"].as_str();
+        let taints = node["taints"].as_array().into_iter().flatten().filter_map(Value::as_str);
+        let taint = |text: &str| {
+            let (pair, effect) = text.rsplit_once(':')?;
+            let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
+            Some(json!({"key": key, "value": value, "effect": effect}))
+        };
+        Some(json!({
+            "metadata": {"name": node["name"], "labels": node["labels"]},
+            "spec": {"taints": taints.filter_map(taint).collect::<Vec<_>>()},
+            "status": {
+                "conditions": [{"type": "Ready", "status": if ready { "True" } else { "Unknown" }}],
+                "nodeInfo": {"kubeletVersion": format!("v{}", node["version"].as_str().unwrap_or_default())},
+            },
+        }))
+    });
+    let list = json!({"kind": "List", "items": nodes.collect::<Vec<_>>()});
+    Ok(Output::ok(list.to_string()))
+}
+
+fn run_file(id: &str) -> String {
+    format!("{STORE}/runs/{id}/run.json")
+}
+
+fn read_run(world: &World, server: &str, id: &str) -> Result<Run, (u32, String)> {
+    let machine = world.find(server).ok_or((1, "no such server".to_owned()))?;
+    let unknown = || (5, format!("error: there is no run {id}"));
+    match machine.root.get(&run_file(id)).map(|e| &e.node) {
+        Some(Node::File(bytes)) => serde_json::from_slice(bytes).map_err(|_| unknown()),
+        _ => Err(unknown()),
+    }
+}
+
+fn write_run(world: &mut World, server: &str, id: &str, run: &Run) -> Result<(), (u32, String)> {
+    let bytes = serde_json::to_vec(run).map_err(|e| (1, e.to_string()))?;
+    write(world, server, &run_file(id), bytes)
+}
+
+fn write(world: &mut World, server: &str, path: &str, bytes: Vec<u8>) -> Result<(), (u32, String)> {
+    let machine = world
+        .machines
+        .get_mut(server)
+        .ok_or((1, "no such server".to_owned()))?;
+    let tree = &mut machine.root;
+    tree.make_directories(parent(path))
+        .and_then(|()| tree.write(path, bytes))
+        .map_err(|e| (1, e.to_string()))
+}

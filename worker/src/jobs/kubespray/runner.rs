@@ -1,0 +1,186 @@
+//! `rekindle-runner` on the bastion, as commands over SSH: what we ask, and what its answers mean.
+//!
+//! It starts nothing twice for one id and keeps what became of it, so every command here can be
+//! repeated. It is put there by its digest; what a run began with stays the one it goes on with.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use jobs::record::LeftBehind;
+use serde::{Deserialize, Serialize};
+
+use crate::engine::JobError;
+use crate::ssh::{Command, Host, HostExt, Output, SshError};
+
+/// Where our things are on the bastion.
+pub(super) const HOME: &str = "/var/lib/rekindle";
+/// One command's share of a turn: an image that takes longer goes on in the next look.
+const PULL_TIMEOUT: Duration = Duration::from_secs(40);
+
+/// The runner knows no such run, or is not there itself, as the shell says.
+const NOT_THERE: [u32; 2] = [5, 127];
+
+/// The runner on one host.
+#[derive(Debug, Clone)]
+pub(super) struct Runner<'a, H> {
+    pub(super) host: &'a H,
+    /// Its program there.
+    pub(super) path: &'a str,
+}
+
+/// What is run. Two runs are the same when this is; the runner refuses another one under one id.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Run {
+    pub(super) id: String,
+    pub(super) image: String,
+    pub(super) cwd: &'static str,
+    pub(super) env: BTreeMap<&'static str, String>,
+    /// `SRC:DST` or `SRC:DST:rw`.
+    pub(super) binds: Vec<String>,
+    pub(super) argv: Vec<String>,
+}
+
+/// What the runner knows of a run. Fields that we do not look at are left out.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub(super) struct Status {
+    pub(super) state: State,
+    pub(super) attempt: u32,
+    #[serde(default)]
+    pub(super) exit: Option<Exit>,
+    pub(super) log: LogRange,
+    #[serde(default)]
+    pub(super) reason: Option<String>,
+}
+
+/// Where a run is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum State {
+    /// Being started.
+    Starting,
+    /// Running.
+    Running,
+    /// Ended, and known how.
+    Exited,
+    /// Gone without a word, as after a reboot.
+    Lost,
+}
+
+/// How a run ended: one of the two.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Exit {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) code: Option<i32>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) signal: Option<i32>,
+}
+
+/// Which bytes of the log there are. What is before `begin` was thrown away.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+pub(super) struct LogRange {
+    #[serde(alias = "oldest")]
+    pub(super) begin: u64,
+    pub(super) end: u64,
+}
+
+impl<H: Host> Runner<'_, H> {
+    /// Brings an image there, or finds it. `url` is a secret: it goes through the standard input.
+    pub(super) async fn pull(&self, digest: &str, url: &str) -> Result<(), JobError> {
+        let argv = ["image", "pull", "--digest", digest, "--url-file", "-"];
+        let argv: Vec<String> = argv.map(str::to_owned).into();
+        let command = self
+            .command(argv)
+            .stdin(url.as_bytes().to_vec())
+            .timeout(PULL_TIMEOUT);
+        self.execute(command).await.map(|_| ())
+    }
+
+    /// Starts a run, or finds the one of this id. `secrets` go through the standard input into the
+    /// container's memory.
+    pub(super) async fn start(
+        &self,
+        run: &Run,
+        secrets: &BTreeMap<&str, &str>,
+    ) -> Result<(), JobError> {
+        let stdin = serde_json::to_vec(secrets).map_err(JobError::fatal)?;
+        let command = self.command(run.argv()).stdin(stdin);
+        self.execute(command).await.map(|_| ())
+    }
+
+    /// How a run is; nothing when the host does not know it: it is another one than before, say.
+    pub(super) async fn status(&self, id: &str) -> Result<Option<Status>, JobError> {
+        let argv = ["status", id, "--output", "json"].map(str::to_owned);
+        let command = self.command(argv.into()).label("rekindle-runner status");
+        let output = match self.host.execute_ok(&command).await {
+            Ok(output) => output,
+            Err(SshError::Failed { status, .. }) if NOT_THERE.contains(&status) => return Ok(None),
+            Err(error) => return Err(judge(error)),
+        };
+        serde_json::from_slice(&output.stdout)
+            .map(Some)
+            .map_err(|e| {
+                let text: String = output.text().chars().take(200).collect();
+                JobError::retry(e).while_doing(format!("read the status of run {id}, `{text}`"))
+            })
+    }
+
+    /// Some of a run's log.
+    pub(super) async fn logs(&self, id: &str, from: u64, limit: u64) -> Result<Vec<u8>, JobError> {
+        let (from, limit) = (from.to_string(), limit.to_string());
+        let argv = ["logs", id, "--from", &from, "--limit", &limit].map(str::to_owned);
+        Ok(self.execute(self.command(argv.into())).await?.stdout)
+    }
+
+    fn command(&self, argv: Vec<String>) -> Command {
+        let words = std::iter::once(self.path.to_owned()).chain(argv);
+        Command {
+            argv: words.collect(),
+            ..Command::new(&[])
+        }
+    }
+
+    async fn execute(&self, command: Command) -> Result<Output, JobError> {
+        let verb = command.argv.get(1).cloned().unwrap_or_default();
+        let command = command.label(format!("rekindle-runner {verb}"));
+        self.host.execute_ok(&command).await.map_err(judge)
+    }
+}
+
+/// The runner's exit codes: 2 is our mistake, 4 is "not what was asked for", 5 is "no such image";
+/// trying again helps against none of them.
+fn judge(error: SshError) -> JobError {
+    match &error {
+        SshError::Failed {
+            status: 2 | 4 | 5, ..
+        } => JobError::fatal(error).leaves(LeftBehind::Resources),
+        _ => error.into(),
+    }
+}
+
+impl Run {
+    fn argv(&self) -> Vec<String> {
+        let mut argv: Vec<String> = ["run", "--id", &self.id, "--detach", "--image", &self.image]
+            .map(str::to_owned)
+            .into();
+        argv.extend(["--cwd".to_owned(), self.cwd.to_owned()]);
+        for (name, value) in &self.env {
+            argv.extend(["--env".to_owned(), format!("{name}={value}")]);
+        }
+        for bind in &self.binds {
+            argv.extend(["--bind".to_owned(), bind.clone()]);
+        }
+        argv.extend(["--secrets-stdin".to_owned(), "--".to_owned()]);
+        argv.extend(self.argv.iter().cloned());
+        argv
+    }
+}
+
+impl std::fmt::Display for Exit {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match (self.code, self.signal) {
+            (Some(code), _) => write!(f, "exit code {code}"),
+            (None, Some(signal)) => write!(f, "signal {signal}"),
+            (None, None) => f.write_str("no exit code"),
+        }
+    }
+}
