@@ -11,10 +11,20 @@ const WITHOUT: &str = include_str!("../../deploy/examples/cluster.yaml");
 #[test]
 fn the_example_says_what_is_installed() {
     let spec = ClusterSpec::parse(EXAMPLE).expect("the example is valid");
+    let nodes = spec.nodes();
     let kubernetes = spec.kubernetes.expect("it has the section");
     assert_eq!(kubernetes.image.key(), "images/kubespray-2.29.1.tar.zst");
     assert_eq!(kubernetes.network.plugin, NetworkPlugin::Calico);
     assert_eq!(kubernetes.network.encapsulation, Some(Encapsulation::Vxlan));
+    let taints = |name: &str| {
+        let mut nodes = nodes.iter().filter(|node| node.name.as_str() == name);
+        nodes.next().expect("in the example").taints.clone()
+    };
+    assert_eq!(taints("small-app-1"), ["apptaint=yes:NoSchedule"]);
+    assert_eq!(
+        taints("small-app-2"),
+        ["apptaint=yes:NoSchedule", "batch=yes:PreferNoSchedule"]
+    );
     assert_eq!(
         kubernetes.extra_vars["auto_renew_certificates"],
         serde_json::json!(true)
@@ -175,5 +185,15 @@ fn everything_wrong_names_its_field() {
         "instances: { 1: true }",
         "instances: { 1: false }",
         "no bastion is switched on",
+    );
+    check(
+        "batch=yes:PreferNoSchedule",
+        "batch=yes",
+        "groups[1].instances.2.taints[0]: `batch=yes` is not",
+    );
+    check(
+        "keypair: rekindle-small",
+        "keypair: rekindle-small\n  ssh_user: ubuntu",
+        "servers.ssh_user: `ubuntu` is not `root`",
     );
 }

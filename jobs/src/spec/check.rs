@@ -165,14 +165,12 @@ fn check_group(spec: &ClusterSpec, group: &Group, at: &str, found: &mut Vec<Prob
             "a bastion is not part of Kubernetes and has no taints".into(),
         );
     }
+    let bad_taint = |taint: &str| {
+        format!("`{taint}` is not `key=value:NoSchedule`, `:PreferNoSchedule` or `:NoExecute`")
+    };
     for (i, taint) in group.taints.iter().enumerate() {
         if !taint_is_fine(taint) {
-            bad(
-                &format!("taints[{i}]"),
-                format!(
-                    "`{taint}` is not `key=value:NoSchedule`, `:PreferNoSchedule` or `:NoExecute`"
-                ),
-            );
+            bad(&format!("taints[{i}]"), bad_taint(taint));
         }
     }
     for (key, value) in &group.labels {
@@ -188,6 +186,15 @@ fn check_group(spec: &ClusterSpec, group: &Group, at: &str, found: &mut Vec<Prob
             bad("instances", "instances count from 1".into());
         }
         if let Instance::With(extra) = instance {
+            if group.role == Role::Bastion && !extra.taints.is_empty() {
+                let reason = "a bastion is not part of Kubernetes and has no taints";
+                bad(&format!("instances.{n}.taints"), reason.into());
+            }
+            for (i, taint) in extra.taints.iter().enumerate() {
+                if !taint_is_fine(taint) {
+                    bad(&format!("instances.{n}.taints[{i}]"), bad_taint(taint));
+                }
+            }
             for (key, value) in extra.labels.iter().filter(|(k, v)| !label_is_fine(k, v)) {
                 bad(
                     &format!("instances.{n}.labels.{key}"),

@@ -240,6 +240,13 @@ pub(super) fn check(spec: &ClusterSpec, found: &mut Vec<Problem>) {
     check_network(&kubernetes.network, &mut bad);
     check_vars(&kubernetes.extra_vars, &mut bad);
 
+    if spec.servers.ssh_user != "root" {
+        let reason = format!(
+            "`{}` is not `root`, which the runner on the bastion and the masters' kubectl want",
+            spec.servers.ssh_user
+        );
+        found.push(Problem::new("servers.ssh_user", reason));
+    }
     let count = |role: Role| spec.nodes().iter().filter(|n| n.role == role).count();
     // Only when the names are fine: `nodes` makes names of them.
     if found

@@ -153,7 +153,7 @@ pub struct Group {
 pub enum Instance {
     /// Switched on or off.
     Enabled(bool),
-    /// On, with labels of its own.
+    /// On, with labels and taints of its own.
     With(InstanceExtra),
 }
 
@@ -167,6 +167,9 @@ pub struct InstanceExtra {
     /// Labels of this instance, on top of the group's.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: BTreeMap<String, String>,
+    /// Taints of this instance, on top of the group's.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub taints: Vec<String>,
 }
 
 /// What a node is in the cluster.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{BootDisk, ClusterSpec, DataDisk, Forward, Group, Instance, Role};
+use super::{BootDisk, ClusterSpec, DataDisk, Forward, Group, Instance, InstanceExtra, Role};
 use crate::ids::NodeName;
 
 /// One machine of the cluster.
@@ -24,7 +24,7 @@ pub struct Node {
     pub data_disks: Vec<DataDisk>,
     /// Labels of group and instance.
     pub labels: BTreeMap<String, String>,
-    /// Taints of the group.
+    /// Taints of group and instance.
     pub taints: Vec<String>,
     /// Load balancer ports that lead here.
     pub forward: Vec<Forward>,
@@ -46,8 +46,8 @@ impl ClusterSpec {
                 .iter()
                 .filter_map(|(n, instance)| match instance {
                     Instance::Enabled(false) => None,
-                    Instance::Enabled(true) => Some((*n, BTreeMap::new())),
-                    Instance::With(extra) => extra.enabled.then(|| (*n, extra.labels.clone())),
+                    Instance::Enabled(true) => Some((*n, None)),
+                    Instance::With(extra) => extra.enabled.then_some((*n, Some(extra))),
                 });
             on.map(|(n, own)| self.node_of(group, n, own))
                 .collect::<Vec<_>>()
@@ -60,10 +60,17 @@ impl ClusterSpec {
         self.nodes().into_iter().find(|node| node.name == *name)
     }
 
-    fn node_of(&self, group: &Group, n: u32, own: BTreeMap<String, String>) -> Node {
+    fn node_of(&self, group: &Group, n: u32, own: Option<&InstanceExtra>) -> Node {
         let name = format!("{}-{}-{n}", self.cluster, group.prefix);
-        let mut labels = group.labels.clone();
-        labels.extend(own);
+        let (mut labels, mut taints) = (group.labels.clone(), group.taints.clone());
+        if let Some(own) = own {
+            labels.extend(own.labels.clone());
+            let more = own
+                .taints
+                .iter()
+                .filter(|taint| !group.taints.contains(taint));
+            taints.extend(more.cloned());
+        }
         Node {
             name: NodeName::new(name)
                 .expect("the check made sure that prefix and number make a name"),
@@ -74,7 +81,7 @@ impl ClusterSpec {
             boot_disk: group.boot_disk.clone(),
             data_disks: group.data_disks.clone(),
             labels,
-            taints: group.taints.clone(),
+            taints,
             forward: group.forward.clone(),
         }
     }

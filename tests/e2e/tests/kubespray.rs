@@ -305,6 +305,25 @@ async fn exit_code_0_with_a_host_left_out_is_a_failure() -> anyhow::Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_retry_from_the_first_step_does_not_take_the_old_runs_end_for_its_own()
+-> anyhow::Result<()> {
+    let play = Play {
+        forgets: Some("test-cache-1".into()),
+        ..Play::default()
+    };
+    let scene = Scene::new(play).await?;
+    let (worker, begun, _) = scene.failed(&spec()).await?;
+    scene.lab.hosts().kubespray(Play::default());
+    scene.lab.retry(&begun, JOB, Some("artifact/1")).await?;
+    begun.reaches(JOB, &[Status::Succeeded], LONG).await?;
+    worker.stop().await?;
+    assert_eq!(scene.run(&begun, 2)["exit"]["code"], 0);
+    assert_eq!(scene.log(&begun, 2).1.lines().count(), 1500);
+    assert_eq!(scene.kubelet("test-cache-1")["installed"], 2);
+    scene.lab.sandbox.stop().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_job_is_not_done_before_every_node_is_ready() -> anyhow::Result<()> {
     let play = Play {
         not_ready: Some("test-cache-1".into()),

@@ -29,7 +29,7 @@ fn next(carried: u64, there: LogRange, ended: bool) -> Option<Range<u64>> {
     }
 }
 
-/// Where one run's log goes: `logs/<job>/<attempt>/`.
+/// Where one run's log goes: `logs/<job>/<run>/`.
 #[derive(Debug)]
 pub(super) struct Log<'a> {
     pub(super) store: &'a Store,

@@ -52,6 +52,9 @@ const LOAN: Duration = Duration::from_secs(30 * 60);
 struct Intent {
     /// The run's id.
     id: String,
+    /// Its number within the recovery: the job's generation, counted from 1. So a job that is put
+    /// back, from whatever step, never takes an old run's end for a new one's.
+    run: u32,
 }
 
 impl Intent {
@@ -74,13 +77,13 @@ pub async fn run(ctx: &Ctx) -> Result<Proven, JobError> {
     // One run a generation: a job that failed is put back by an operator, and then runs anew.
     let mut attempt = 1;
     loop {
-        let ended = attempt_run(ctx, kubernetes, &bastion, &nodes, attempt).await?;
+        let (intent, ended) = attempt_run(ctx, kubernetes, &bastion, &nodes, attempt).await?;
         let hosts: Vec<&str> = nodes.iter().map(|node| node.name.as_str()).collect();
         match verdict::judge(&ended, &hosts) {
             Ok(()) => break,
             Err(_) if ended.generation < ctx.generation() => attempt += 1,
             Err(why) => {
-                let log = log_prefix(ctx, attempt);
+                let log = log_prefix(ctx, &intent);
                 return Err(JobError::fatal(format!("{why} (log: {log})")));
             }
         }
@@ -108,15 +111,16 @@ async fn attempt_run(
     bastion: &NodeRecord,
     nodes: &[Node],
     attempt: u32,
-) -> Result<Ended, JobError> {
+) -> Result<(Intent, Ended), JobError> {
     let image = &kubernetes.image;
     let artifact = keys::artifact(image.key());
     ctx.step(("artifact", attempt), || there_is(ctx, &artifact))
         .await?;
     let intent: Intent = ctx
         .step(("intent", attempt), || async {
-            let id = format!("{}-{}-{attempt}", ctx.recovery(), ctx.job());
-            Ok::<_, JobError>(Intent { id })
+            let run = ctx.generation() + 1;
+            let id = format!("{}-{}-{run}", ctx.recovery(), ctx.job());
+            Ok::<_, JobError>(Intent { id, run })
         })
         .await?;
     let host = || ctx.world().ssh(ctx, bastion);
@@ -168,7 +172,7 @@ async fn attempt_run(
 
     let log = Log {
         store: ctx.store(),
-        prefix: log_prefix(ctx, attempt),
+        prefix: log_prefix(ctx, &intent),
     };
     let ended = watch(ctx, bastion, &path, &run, &intent, &log, attempt).await?;
     ctx.step(("log", attempt), || async {
@@ -194,7 +198,7 @@ async fn attempt_run(
         Ok::<_, JobError>(())
     })
     .await?;
-    Ok(ended)
+    Ok((intent, ended))
 }
 
 /// Looks at the run until it has ended. What it says on the way is carried off: its events into the
@@ -402,7 +406,7 @@ async fn look(ctx: &Ctx, kubernetes: &Kubernetes, nodes: &[Node]) -> Result<Proo
     Err(last)
 }
 
-fn log_prefix(ctx: &Ctx, attempt: u32) -> String {
+fn log_prefix(ctx: &Ctx, intent: &Intent) -> String {
     let logs = keys::logs(ctx.cluster(), ctx.recovery(), ctx.job());
-    format!("{logs}{attempt}/")
+    format!("{logs}{}/", intent.run)
 }

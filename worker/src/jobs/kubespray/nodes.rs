@@ -198,10 +198,13 @@ mod tests {
             for (key, value) in &node.labels {
                 labels[key] = json!(value);
             }
-            let mut taints = vec![];
-            if node.role == Role::Worker {
-                taints.push(json!({"key": "apptaint", "value": "yes", "effect": "NoSchedule"}));
-            } else {
+            let taint = |taint: &String| {
+                let (pair, effect) = taint.split_once(':').unwrap();
+                let (key, value) = pair.split_once('=').unwrap();
+                json!({"key": key, "value": value, "effect": effect})
+            };
+            let mut taints: Vec<Value> = node.taints.iter().map(taint).collect();
+            if node.role == Role::Master {
                 taints.push(
                     json!({"key": "node-role.kubernetes.io/control-plane", "effect": "NoSchedule"}),
                 );

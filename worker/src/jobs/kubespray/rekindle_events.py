@@ -33,7 +33,8 @@ TELLING = ("msg", "stderr", "module_stderr", "stdout", "module_stdout", "excepti
 
 
 def cut(text):
-    text = str(text).strip()
+    """One line of limited length."""
+    text = " ".join(str(text).split())
     return text if len(text) <= LONGEST else text[: LONGEST - 1] + "…"
 
 
@@ -118,13 +119,11 @@ class CallbackModule(CallbackBase):
 
     def _message(self, result):
         said = result._result
-        if result._task.no_log or "censored" in said:
-            return "(hidden by no_log)"
         for one in said.get("results") or []:
             if isinstance(one, dict) and (one.get("failed") or one.get("unreachable")):
                 said = one
                 break
-        if "censored" in said:
+        if result._task.no_log or "censored" in said:
             return "(hidden by no_log)"
         words = [str(said[key]).strip() for key in TELLING if said.get(key)]
         # "non-zero return code" alone helps nobody.

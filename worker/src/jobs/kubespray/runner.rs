@@ -184,3 +184,128 @@ impl std::fmt::Display for Exit {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+
+    use super::*;
+    use crate::engine::Again;
+    use crate::ssh::scripted::{Scripted, prints};
+
+    /// As `rekindle-runner status ID --output json` prints it.
+    const EXITED: &str = r#"{
+        "id": "r-1-kubespray-1", "attempt": 2, "state": "exited", "exit": {"code": 3},
+        "stopped": false, "reason": null, "rootfs": {"image": "sha256:00"}, "argv": ["/bin/sh"],
+        "started_at": 1795388114, "ended_at": 1795388114, "log_from": 0, "notes": ["a note"],
+        "exit_code": 3, "log": {"oldest": 5, "end": 8}, "former": []
+    }"#;
+
+    fn run() -> Run {
+        Run {
+            id: "r-1-kubespray-1".into(),
+            image: "sha256:00".into(),
+            cwd: "/kubespray",
+            env: BTreeMap::from([("A", "b c".to_owned())]),
+            binds: vec!["/x:/y:rw".into()],
+            argv: vec!["ansible-playbook".into(), "cluster.yml".into()],
+        }
+    }
+
+    fn exits(status: u32) -> Scripted {
+        Scripted::new(move |_, _| {
+            Ok(Output {
+                status,
+                stderr: b"error: no".to_vec(),
+                ..Output::default()
+            })
+        })
+    }
+
+    #[tokio::test]
+    async fn a_status_is_read_and_an_unknown_run_is_none() {
+        let host = Scripted::new(|_, _| prints(EXITED));
+        let path = "/bin/rekindle-runner";
+        let status = Runner { host: &host, path }.status("r").await.unwrap();
+        let exit = Exit {
+            code: Some(3),
+            signal: None,
+        };
+        let log = LogRange { begin: 5, end: 8 };
+        let want = Status {
+            state: State::Exited,
+            attempt: 2,
+            exit: Some(exit),
+            log,
+            reason: None,
+        };
+        assert_eq!(status, Some(want));
+        assert_eq!(
+            host.lines(),
+            ["/bin/rekindle-runner status r --output json"]
+        );
+        for gone in NOT_THERE {
+            let host = exits(gone);
+            let status = Runner { host: &host, path }.status("r").await.unwrap();
+            assert_eq!(status, None);
+        }
+        // What is no answer is not "unknown", and nothing of it is taken for one.
+        for bad in [
+            "",
+            "{}",
+            r#"{"state": "asleep", "attempt": 1, "log": {"begin": 0, "end": 0}}"#,
+        ] {
+            let host = Scripted::new(move |_, _| prints(bad));
+            let error = Runner { host: &host, path }.status("r").await.unwrap_err();
+            assert_eq!(error.again, Again::Retry { after: None });
+        }
+    }
+
+    #[tokio::test]
+    async fn the_key_and_the_url_go_through_the_standard_input_only() {
+        let host = Scripted::new(|command, _| {
+            let stdin = String::from_utf8_lossy(&command.stdin.0).into_owned();
+            assert!(!format!("{command:?}").contains("hunter2"), "{command:?}");
+            assert!(stdin.contains("hunter2"), "{stdin}");
+            prints("")
+        });
+        let runner = Runner {
+            host: &host,
+            path: "/bin/rekindle-runner",
+        };
+        let secrets = BTreeMap::from([("ssh_key", "hunter2\n")]);
+        runner.start(&run(), &secrets).await.unwrap();
+        runner
+            .pull("sha256:00", "https://s3/x?hunter2")
+            .await
+            .unwrap();
+        assert_eq!(
+            host.lines(),
+            [
+                "/bin/rekindle-runner run --id r-1-kubespray-1 --detach --image sha256:00 --cwd /kubespray --env A=b c --bind /x:/y:rw --secrets-stdin -- ansible-playbook cluster.yml",
+                "/bin/rekindle-runner image pull --digest sha256:00 --url-file -",
+            ]
+        );
+    }
+
+    #[tokio::test]
+    async fn what_trying_again_cannot_mend_ends_the_job() {
+        for (status, fatal) in [
+            (1, false),
+            (2, true),
+            (3, false),
+            (4, true),
+            (5, true),
+            (125, false),
+        ] {
+            let host = exits(status);
+            let runner = Runner {
+                host: &host,
+                path: "/bin/rekindle-runner",
+            };
+            let error = runner.start(&run(), &BTreeMap::new()).await.unwrap_err();
+            assert_eq!(error.again == Again::Fatal, fatal, "{status}");
+            assert!(error.to_string().contains("rekindle-runner run"), "{error}");
+        }
+    }
+}
