@@ -91,18 +91,21 @@ impl Sandbox {
                 }
             },
         };
-        let simulated = (!real).then(SimulatedHosts::new);
-        let hosts: Arc<dyn Hosts> = match &simulated {
-            Some(simulated) => Arc::new(simulated.clone()),
-            None => Arc::new(
-                RealHosts::start(RealOptions::from_env()?)
-                    .await
-                    .context("start real hosts")?,
-            ),
-        };
         let s3 = S3Server::start(options.s3)
             .await
             .context("start the S3 server")?;
+        let simulated = (!real).then(SimulatedHosts::new);
+        let hosts: Arc<dyn Hosts> = match &simulated {
+            Some(simulated) => Arc::new(simulated.clone()),
+            None => {
+                let hosts = RealHosts::start(RealOptions::from_env()?)
+                    .await
+                    .context("start real hosts")?;
+                // The store is the one thing of the world outside that they reach.
+                hosts.lend_port(s3.address().port());
+                Arc::new(hosts)
+            }
+        };
         let clo = Arc::new(
             CloSim::start(options.clo, Arc::clone(&hosts))
                 .await

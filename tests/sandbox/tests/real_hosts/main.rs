@@ -15,6 +15,8 @@ use std::time::{Duration, Instant};
 
 use sandbox::hosts::Hosts;
 use sandbox::hosts::real::{Options, RealHosts};
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpListener;
 
 use machine::{assert_nothing_left, loops_below, namespaces_of, processes_of, started, threads};
 use world::{World, address, cloud_config, private_key, run};
@@ -165,6 +167,35 @@ async fn hosts_reach_each_other_and_one_can_be_the_way_to_another() {
         .await;
     let (session, _) = world.login(Box::new(tunnel.unwrap().into_stream())).await;
     assert_eq!(run(&session, "hostname").await, "c\n");
+    world.hosts.shutdown().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_lent_port_leads_out_of_every_host_also_after_a_reboot() {
+    let world = World::start().await;
+    let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    world.hosts.lend_port(port);
+    let greeter = tokio::spawn(async move {
+        loop {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            stream.write_all(b"hello\n").await.unwrap();
+        }
+    });
+    let ask = format!("bash -c 'exec 3<>/dev/tcp/127.0.0.1/{port}; cat <&3' 2>&1");
+    for (name, number) in [("a", 1), ("b", 2)] {
+        world.hosts.boot(world.boot(name, number)).await.unwrap();
+        let (session, _) = world.ssh(number).await;
+        assert_eq!(run(&session, &ask).await, "hello\n");
+    }
+    world.hosts.reboot("a").await.unwrap();
+    let (session, _) = world.ssh(1).await;
+    assert_eq!(run(&session, &ask).await, "hello\n");
+
+    // Nobody listens out here any more.
+    greeter.abort();
+    let _ = greeter.await;
+    assert_eq!(run(&session, &ask).await, "");
     world.hosts.shutdown().await.unwrap();
 }
 

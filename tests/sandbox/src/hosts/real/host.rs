@@ -17,6 +17,7 @@ use tokio::net::TcpStream;
 use tokio::process::{Child, ChildStdout};
 
 use super::lab::{self, Lab};
+use super::loan::Loan;
 use super::{cgroup, disk, tool, user_data};
 use crate::hosts::Boot;
 
@@ -49,6 +50,8 @@ struct Running {
     child: Child,
     /// The host's PID 1 as the machine counts.
     pid: Pid,
+    /// What leads from the host's loopback to the machine's.
+    lent: Vec<Loan>,
 }
 
 /// How far a boot came.
@@ -121,11 +124,16 @@ impl Host {
         self.running = Some(Running {
             child,
             pid: Pid::from_raw(pid),
+            lent: Vec::new(),
         });
         if next(&mut lines).await? == "emergency" {
             return Ok(Booted::Emergency);
         }
         self.wait_for_sshd(lab).await?;
+        let running = self.running.as_mut().expect("started above");
+        for port in lab.lent_ports() {
+            running.lent.push(Loan::start(running.pid, port).await?);
+        }
         Ok(Booted::Sshd)
     }
 

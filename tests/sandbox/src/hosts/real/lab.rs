@@ -4,6 +4,7 @@
 use std::fs::{self, File, TryLockError};
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::Context;
@@ -33,6 +34,8 @@ pub(super) struct Lab {
     pub(super) keeper: Keeper,
     /// The lab's devices cgroup.
     pub(super) cgroup: Option<PathBuf>,
+    /// Ports of the machine's loopback that hosts find on theirs.
+    lent: Mutex<Vec<u16>>,
     /// Locked as long as this process lives.
     _owner: File,
 }
@@ -70,6 +73,7 @@ impl Lab {
             folder,
             keeper,
             cgroup,
+            lent: Mutex::default(),
             _owner: owner,
         };
         lab.make_bridge().await?;
@@ -124,6 +128,16 @@ impl Lab {
             .stderr(std::process::Stdio::piped());
         let child = self.keeper.spawn(command).await.context("start ip")?;
         tool::finish("ip", child.wait_with_output()).await.map(drop)
+    }
+
+    pub(super) fn lend_port(&self, port: u16) {
+        let mut lent = self.lent.lock().unwrap_or_else(PoisonError::into_inner);
+        lent.push(port);
+    }
+
+    pub(super) fn lent_ports(&self) -> Vec<u16> {
+        let lent = self.lent.lock().unwrap_or_else(PoisonError::into_inner);
+        lent.clone()
     }
 
     pub(super) async fn socket(&self) -> std::io::Result<TcpSocket> {

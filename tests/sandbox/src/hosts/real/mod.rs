@@ -14,6 +14,7 @@ mod disk;
 mod host;
 mod keeper;
 mod lab;
+mod loan;
 mod lock;
 mod probe;
 mod tool;
@@ -120,6 +121,12 @@ impl RealHosts {
     /// The lab's folder; its last part is the name of the run.
     pub fn folder(&self) -> &Path {
         &self.lab.folder
+    }
+
+    /// From their next start on, hosts find a port of this machine's loopback on their own: what a
+    /// cloud lets them reach although the lab has no way out.
+    pub fn lend_port(&self, port: u16) {
+        self.lab.lend_port(port);
     }
 
     /// Path of the lab's network namespace, for `nsenter --net=…` by hand.

@@ -1,0 +1,330 @@
+//! The job `kubespray` with nothing of it imitated but Kubernetes itself: worker processes, a broker,
+//! real hosts, the real runner with the image of deploy/rootfs, and in it the real Ansible with a
+//! playbook of ours (tests/e2e/kubespray). Needs root.
+#![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context, ensure};
+use e2e::history;
+use e2e::lab::small;
+use e2e::processes::{Workers, program};
+use e2e::recovery::{Begun, SPEC, begin};
+use e2e::site::Site;
+use jobs::ids::{JobName, NodeName, StepKey};
+use jobs::keys;
+use rand::rngs::StdRng;
+use rand::seq::SliceRandom;
+use rand::{RngExt, SeedableRng};
+use serde_json::Value;
+use tokio::process::Command;
+use tokio::time::{sleep, timeout};
+use worker::ssh::{HostExt, Ssh};
+
+const JOB: &str = "kubespray";
+/// Only ends runs that are broken.
+const LONG: Duration = Duration::from_secs(400);
+/// How often a start of the playbook says that it runs.
+const MARKS: usize = 5;
+
+/// A site whose bucket has the image.
+struct Scene {
+    site: Site,
+    spec: String,
+    master: NodeName,
+    bastion: NodeName,
+    folder: tempfile::TempDir,
+}
+
+impl Scene {
+    /// `pause`: seconds that the playbook spends doing nothing.
+    async fn new(spec: &str, pause: u32) -> anyhow::Result<Self> {
+        let runner = program("rekindle-runner")?;
+        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../kubespray-image");
+        let made = Command::new(script)
+            .arg(&runner)
+            .kill_on_drop(true)
+            .output();
+        let made = made.await.context("run tests/kubespray-image")?;
+        let words = String::from_utf8_lossy(&made.stderr);
+        ensure!(made.status.success(), "tests/kubespray-image: {words}");
+        let image = std::fs::read(String::from_utf8(made.stdout)?.trim())?;
+        let digest = jobs::digest(&image);
+
+        // What would be uploaded is mostly for debuggers.
+        let folder = tempfile::tempdir()?;
+        let mut strip = Command::new("strip");
+        strip.arg("-o").arg(folder.path().join("rekindle-runner"));
+        ensure!(strip.arg(&runner).status().await?.success(), "strip failed");
+
+        let site = Site::real(Duration::from_millis(200)).await?;
+        site.sandbox.s3.put_object("artifacts/kubespray", image);
+        let section = format!(
+            "kubernetes:
+  version: \"1.33.7\"
+  kubespray: \"2.29.1\"
+  image: {{ digest: \"sha256:{digest}\", key: kubespray, ansible_core: \"2.17.14\" }}
+  extra_vars: {{ standin_pause: {pause} }}
+load_balancer:"
+        );
+        let spec = spec.replacen("load_balancer:", &section, 1);
+        let parsed = jobs::spec::ClusterSpec::parse(&spec);
+        let nodes = parsed.map_err(|e| anyhow::anyhow!("{e:?}"))?.nodes();
+        let first = |role| nodes.iter().find(|node| node.role == role).cloned();
+        Ok(Self {
+            site,
+            spec,
+            master: first(jobs::spec::Role::Master).context("a master")?.name,
+            bastion: first(jobs::spec::Role::Bastion).context("a bastion")?.name,
+            folder,
+        })
+    }
+
+    fn workers(&self) -> anyhow::Result<Workers> {
+        let mut workers = self.site.workers(&[])?;
+        let runner: PathBuf = self.folder.path().join("rekindle-runner");
+        workers.set("REKINDLE_RUNNER", runner.to_str());
+        Ok(workers)
+    }
+
+    async fn begin(&self) -> anyhow::Result<Begun> {
+        let queue = self.site.broker.queue()?;
+        let store = self.site.sandbox.store().await?;
+        let begun = begin(&store, queue.as_ref(), &self.spec, None).await?;
+        queue.close().await;
+        Ok(begun)
+    }
+
+    async fn bastion(&self, begun: &Begun) -> anyhow::Result<Ssh> {
+        let sandbox = &self.site.sandbox;
+        sandbox.login(&begun.cluster, &self.bastion).await
+    }
+
+    /// What must hold at the end; gives how often the run was started.
+    async fn check(&self, begun: &Begun) -> anyhow::Result<u64> {
+        let record = begun.record(JOB).await?.context("it has a record")?;
+        let proof = &record.steps[&StepKey::new("prove/nodes")?].output;
+        ensure!(proof["holds"] == true, "{proof}");
+        let nodes = proof["observed"]["nodes"].as_object().context("nodes")?;
+
+        let bastion = self.bastion(begun).await?;
+        let shell = |script: String| {
+            let bastion = &bastion;
+            async move { bastion.run_ok(&["sh", "-c", &script]).await }
+        };
+        let id = format!("{}-{JOB}-1", begun.id);
+        let bin = "/var/lib/rekindle/bin/*/rekindle-runner";
+        let status = shell(format!("{bin} status {id} --output json")).await?;
+        let status: Value = serde_json::from_slice(&status.stdout)?;
+        ensure!(
+            status["state"] == "exited" && status["exit"]["code"] == 0,
+            "{status}"
+        );
+        let attempts = status["attempt"].as_u64().context("attempts")?;
+
+        // One start after the other, and the last one came to the end.
+        let master = self
+            .site
+            .sandbox
+            .login(&begun.cluster, &self.master)
+            .await?;
+        let marks = master.run_ok(&["cat", "/var/lib/standin/starts"]).await?;
+        let marks = marks.text().to_owned();
+        let marks: Vec<&str> = marks.lines().collect();
+        let last = marks.last().context("it never ran")?;
+        let mut blocks = marks.clone();
+        blocks.dedup();
+        let starts: BTreeSet<&&str> = blocks.iter().collect();
+        ensure!(
+            blocks.len() == starts.len(),
+            "two ran at one time: {marks:?}"
+        );
+        ensure!(
+            starts.len() as u64 <= attempts,
+            "{attempts} attempts: {marks:?}"
+        );
+        let whole = marks.iter().filter(|mark| *mark == last).count();
+        ensure!(
+            whole == MARKS,
+            "a start that did not finish counted: {marks:?}"
+        );
+
+        // Its whole log is in the bucket.
+        let prefix = keys::logs(&begun.cluster, &begun.id, &JobName::new(JOB)?);
+        let chunks = self.site.sandbox.s3.objects(&format!("{prefix}1/"));
+        let log: Vec<u8> = chunks
+            .into_iter()
+            .flat_map(|(_, body)| body.to_vec())
+            .collect();
+        let log = String::from_utf8(log)?;
+        let recap = log.rsplit_once("PLAY RECAP").context("no recap")?.1;
+        for node in nodes.keys() {
+            let line = recap
+                .lines()
+                .find(|line| line.split_whitespace().next() == Some(node));
+            let line = line.with_context(|| format!("{node} is not in the recap: {recap}"))?;
+            ensure!(
+                line.contains("unreachable=0") && line.contains("failed=0"),
+                "{line}"
+            );
+        }
+
+        // The key was in the container's memory and nowhere else, and nobody runs any more.
+        let key = std::fs::read_to_string(self.site.sandbox.key_file())?;
+        let lines: Vec<&str> = key.lines().filter(|line| !line.starts_with('-')).collect();
+        let private = lines[lines.len() - 2];
+        let found = format!("grep -rlsF -e {private} /var /root /tmp /run /etc || true");
+        let found = shell(found).await?;
+        ensure!(found.text().is_empty(), "the key is in {}", found.text());
+        let running = shell("pgrep -c ansible || true".into()).await?;
+        ensure!(running.text().trim() == "0", "Ansible still runs");
+        Ok(attempts)
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn heavy_ansible_on_the_bastion_brings_every_node_up() -> anyhow::Result<()> {
+    let scene = Scene::new(&small("test"), 0).await?;
+    let mut workers = scene.workers()?;
+    workers.spawn()?;
+    let begun = scene.begin().await?;
+    begun.finished(LONG).await?;
+    ensure!(scene.check(&begun).await? == 1, "started more than once");
+    workers.stop().await?;
+    scene.site.stop().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn heavy_ansible_brings_the_reference_cluster_up() -> anyhow::Result<()> {
+    let scene = Scene::new(SPEC, 0).await?;
+    let mut workers = scene.workers()?;
+    workers.spawn()?;
+    workers.spawn()?;
+    let begun = scene.begin().await?;
+    begun.finished(LONG).await?;
+    ensure!(scene.check(&begun).await? == 1, "started more than once");
+    let record = begun.record(JOB).await?.context("it has a record")?;
+    let proof = &record.steps[&StepKey::new("prove/nodes")?].output;
+    let nodes = proof["observed"]["nodes"].as_object().context("nodes")?;
+    assert_eq!(nodes.len(), 16);
+    assert_eq!(nodes["test-cache-2"]["labels"]["cacheinstance"], "num2");
+    workers.stop().await?;
+    scene.site.stop().await
+}
+
+/// What dies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Victim {
+    Worker,
+    /// All connections from outside.
+    Connections,
+    /// Every process of the bastion's sshd but the one that listens, and with them every session.
+    Sessions,
+    /// What stays with the run on the bastion.
+    Supervisor,
+    Bastion,
+}
+
+impl Victim {
+    async fn kill(self, scene: &Scene, workers: &mut Workers, begun: &Begun) -> anyhow::Result<()> {
+        match self {
+            Victim::Worker => {
+                let pid = workers.pids()[0];
+                workers.spawn()?;
+                workers.kill9(pid).await?;
+            }
+            Victim::Connections => {
+                scene.site.sandbox.network.cut_open_connections();
+            }
+            // PID 1 listens, and is out of reach of a signal from inside. Our own session may die
+            // before it can tell.
+            Victim::Sessions => {
+                let bastion = scene.bastion(begun).await?;
+                let _ = bastion.run(&["pkill", "-KILL", "sshd"]).await;
+            }
+            Victim::Supervisor => {
+                let bastion = scene.bastion(begun).await?;
+                let supervisor = ["pkill", "-KILL", "-f", "^[^ ]*rekindle-runner supervise "];
+                bastion.run(&supervisor).await?;
+            }
+            Victim::Bastion => {
+                let servers = scene.site.sandbox.clo.snapshot().servers;
+                let bastion = servers.iter().find(|s| s.name == scene.bastion.as_str());
+                let bastion = bastion.context("the bastion is gone")?;
+                scene.site.sandbox.hosts.reboot(&bastion.id).await?;
+            }
+        }
+        Ok(())
+    }
+}
+
+async fn survives(seed: u64) -> anyhow::Result<()> {
+    let mut dice = StdRng::seed_from_u64(seed);
+    // A supervisor and a bastion once each: with the first start that makes the three that there may be.
+    let mut victims = [
+        Victim::Worker,
+        Victim::Connections,
+        Victim::Sessions,
+        Victim::Supervisor,
+        Victim::Bastion,
+    ];
+    victims.shuffle(&mut dice);
+    eprintln!("seed {seed}: {victims:?}");
+
+    let scene = Scene::new(&small("test"), 8).await?;
+    let mut workers = scene.workers()?;
+    workers.spawn()?;
+    let begun = scene.begin().await?;
+    let started = StepKey::new("start/1")?;
+    let until_started = async {
+        loop {
+            let record = begun.record(JOB).await?;
+            if record.is_some_and(|record| record.steps.contains_key(&started)) {
+                return anyhow::Ok(());
+            }
+            sleep(Duration::from_millis(50)).await;
+        }
+    };
+    timeout(LONG, until_started)
+        .await
+        .context("it never started")??;
+    let mut killed = Vec::new();
+    for victim in victims {
+        let pause = Duration::from_millis(dice.random_range(300..=2500));
+        if let Ok(finished) = timeout(pause, begun.finished(LONG)).await {
+            finished?;
+            break;
+        }
+        victim.kill(&scene, &mut workers, &begun).await?;
+        killed.push(victim);
+    }
+    begun.finished(LONG).await?;
+    let attempts = scene.check(&begun).await?;
+    let history = history::check(&scene.site.sandbox, &begun.cluster, &begun.id)?;
+    eprintln!("seed {seed}: killed {killed:?}, {attempts} starts, {history:?}");
+    ensure!(killed.len() >= 4, "that was no chaos: {killed:?}");
+    if killed.contains(&Victim::Worker) {
+        ensure!(history.takeovers > 0, "nobody took over");
+    }
+    if killed.contains(&Victim::Bastion) || killed.contains(&Victim::Supervisor) {
+        ensure!(attempts > 1, "a lost run was not started again");
+    }
+    workers.stop().await?;
+    scene.site.stop().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn heavy_a_run_survives_whatever_is_killed() -> anyhow::Result<()> {
+    let seeds = match std::env::var("REKINDLE_SEED") {
+        Ok(seed) => vec![seed.parse()?],
+        Err(_) => vec![1, 2, 3],
+    };
+    for seed in seeds {
+        survives(seed)
+            .await
+            .with_context(|| format!("REKINDLE_SEED={seed}"))?;
+    }
+    Ok(())
+}
