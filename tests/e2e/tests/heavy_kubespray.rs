@@ -122,6 +122,8 @@ load_balancer:"
             status["state"] == "exited" && status["exit"]["code"] == 0,
             "{status}"
         );
+        // What the runner had to do without here, for those who read along.
+        eprintln!("notes of the run: {}", status["notes"]);
         let attempts = status["attempt"].as_u64().context("attempts")?;
 
         // One start after the other, and the last one came to the end.
