@@ -71,8 +71,8 @@ pub enum Flaw {
 /// What a digest of a registry can stand for.
 #[derive(Debug)]
 pub(super) enum Document {
-    Index(ImageIndex),
-    Manifest(ImageManifest),
+    Index(Box<ImageIndex>),
+    Manifest(Box<ImageManifest>),
 }
 
 /// Something that is to be fetched.
@@ -122,7 +122,7 @@ impl Document {
             Some(MediaType::ImageManifest) => is_manifest,
             Some(MediaType::Other(other)) if other == DOCKER_INDEX => is_index,
             Some(MediaType::Other(other)) if other == DOCKER_MANIFEST => is_manifest,
-            Some(other) => return Err(unknown(&other.to_string())),
+            Some(other) => return Err(unknown(other.as_ref())),
         };
         match (is_index, is_manifest) {
             (true, true) => Err(Flaw::Ambiguous),
@@ -162,7 +162,7 @@ pub(super) fn choose(index: &ImageIndex) -> Result<Blob, Flaw> {
         MediaType::Other(other) if other == DOCKER_MANIFEST => {}
         MediaType::ImageIndex => return Err(Flaw::Nested),
         MediaType::Other(other) if other == DOCKER_INDEX => return Err(Flaw::Nested),
-        other => return Err(unknown(&other.to_string())),
+        other => return Err(unknown(other.as_ref())),
     }
     document(descriptor)
 }
@@ -172,7 +172,7 @@ pub(super) fn configuration(manifest: &ImageManifest) -> Result<Blob, Flaw> {
     match manifest.config().media_type() {
         MediaType::ImageConfig => {}
         MediaType::Other(other) if other == DOCKER_CONFIG => {}
-        other => return Err(unknown(&other.to_string())),
+        other => return Err(unknown(other.as_ref())),
     }
     document(manifest.config())
 }
@@ -218,7 +218,7 @@ fn compression(media_type: &MediaType) -> Result<Compression, Flaw> {
             DOCKER_LAYER_ZSTD => Compression::Zstd,
             _ => return Err(unknown(other)),
         },
-        other => return Err(unknown(&other.to_string())),
+        other => return Err(unknown(other.as_ref())),
     })
 }
 

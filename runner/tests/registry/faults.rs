@@ -125,21 +125,10 @@ fn a_damaged_part_is_thrown_away() {
 fn what_has_another_digest_is_refused() {
     let layers = layers();
     let other = plain(Tar::new().file("evil", b"1"));
-    let cases: [(&str, String, Vec<u8>, &str); 3] = [
+    let cases: [(String, Vec<u8>, &str); 3] = [
+        ("/manifests/".into(), b"{}".to_vec(), "verify the manifest"),
+        ("/blobs/".into(), b"{}".to_vec(), "verify the configuration"),
         (
-            "manifest",
-            "/manifests/".into(),
-            b"{}".to_vec(),
-            "verify the manifest",
-        ),
-        (
-            "config",
-            "/blobs/".into(),
-            b"{}".to_vec(),
-            "verify the configuration",
-        ),
-        (
-            "layer",
             digest_of(&layers[0].blob).to_string(),
             {
                 // As long as it must be, and in other respects a sound layer.
@@ -150,11 +139,10 @@ fn what_has_another_digest_is_refused() {
             "verify layer 1 of",
         ),
     ];
-    for (what, path, body, reason) in cases {
+    for (path, body, reason) in cases {
         let (registry, world) = (Registry::start(Door::Open), World::new());
         let digest = push(&registry, &layers);
         registry.fail(path, Fault::Body(body));
-        println!("{what}");
         world.refuses(&registry, &digest, reason);
     }
     // The digests are right, but that of the archive is not what the configuration says.

@@ -235,7 +235,7 @@ impl State {
             return None;
         }
         self.tokens += 1;
-        let name = if self.tokens % 2 == 0 {
+        let name = if self.tokens.is_multiple_of(2) {
             "access_token"
         } else {
             "token"
