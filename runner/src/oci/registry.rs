@@ -280,3 +280,50 @@ fn same_place(a: &Uri, b: &Uri) -> bool {
     };
     place(a) == place(b)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn registry(url: &str) -> Registry {
+        let network = Network {
+            tries: 1,
+            ca_file: None,
+            auth_file: None,
+        };
+        let repository = url.parse().expect("a repository");
+        Registry::new(&repository, &network).expect("an agent")
+    }
+
+    fn uri(text: &str) -> Uri {
+        text.parse().expect("a URI")
+    }
+
+    #[test]
+    fn from_tls_nothing_leads_to_http() {
+        let secure = registry("oci://127.0.0.1/a");
+        assert!(secure.may_call(&uri("https://storage.example/x?y=z")));
+        assert!(!secure.may_call(&uri("http://127.0.0.1/x")));
+        assert!(!secure.may_call(&uri("http://storage.example/x")));
+        let local = registry("oci+http://127.0.0.1:5000/a");
+        assert!(local.may_call(&uri("https://storage.example/x")));
+        assert!(local.may_call(&uri("http://localhost/x")));
+        assert!(!local.may_call(&uri("http://storage.example/x")));
+        assert!(!local.may_call(&uri("https://user@storage.example/x")));
+        assert!(!local.may_call(&uri("/x")));
+    }
+
+    #[test]
+    fn a_place_is_scheme_host_and_port() {
+        let same = |a: &str, b: &str| same_place(&uri(a), &uri(b));
+        assert!(same("https://r.example/a", "https://R.example:443/b?c"));
+        assert!(same("http://r.example:80/a", "http://r.example/"));
+        assert!(!same("https://r.example/a", "http://r.example/a"));
+        assert!(!same("https://r.example/a", "https://r.example:8443/a"));
+        assert!(!same("https://r.example/a", "https://s.r.example/a"));
+        assert!(!same(
+            "https://r.example/a",
+            "https://r.example.evil.example/a"
+        ));
+    }
+}

@@ -133,6 +133,30 @@ fn a_whiteout_means_the_layers_below_only() {
 }
 
 #[test]
+fn a_whiteout_spares_links_and_directories_of_its_own_layer() {
+    // These are made at once; files come a moment later.
+    let below = Tar::new()
+        .symlink("s", "old")
+        .dir("d")
+        .file("d/old", b"1")
+        .dir("e")
+        .symlink("e/old", "x");
+    let layer = Tar::new()
+        .symlink("s", "new")
+        .dir("d")
+        .dir("e/new")
+        .symlink("e/link", "new")
+        .file(".wh.s", b"")
+        .file(".wh.d", b"")
+        .file("e/.wh..wh..opq", b"");
+    tree(&[plain(below), plain(layer)], |root| {
+        assert_eq!(fs::read_link(root.join("s")).unwrap().to_str(), Some("new"));
+        assert_eq!(names(&root.join("d")), [""; 0]);
+        assert_eq!(names(&root.join("e")), ["link", "new"]);
+    });
+}
+
+#[test]
 fn a_whiteout_takes_whole_directories_and_what_was_linked_there_stays() {
     let layers = [
         plain(
