@@ -134,24 +134,8 @@ load_balancer:"
             .await?;
         let marks = master.run_ok(&["cat", "/var/lib/standin/starts"]).await?;
         let marks = marks.text().to_owned();
-        let marks: Vec<&str> = marks.lines().collect();
-        let last = marks.last().context("it never ran")?;
-        let mut blocks = marks.clone();
-        blocks.dedup();
-        let starts: BTreeSet<&&str> = blocks.iter().collect();
-        ensure!(
-            blocks.len() == starts.len(),
-            "two ran at one time: {marks:?}"
-        );
-        ensure!(
-            starts.len() as u64 <= attempts,
-            "{attempts} attempts: {marks:?}"
-        );
-        let whole = marks.iter().filter(|mark| *mark == last).count();
-        ensure!(
-            whole == MARKS,
-            "a start that did not finish counted: {marks:?}"
-        );
+        let starts = starts_in(marks.lines().collect())?;
+        ensure!(starts <= attempts, "{starts} starts in {attempts} attempts");
 
         // Its whole log is in the bucket.
         let prefix = keys::logs(&begun.cluster, &begun.id, &JobName::new(JOB)?);
@@ -183,6 +167,38 @@ load_balancer:"
         let running = shell("pgrep -c ansible || true".into()).await?;
         ensure!(running.text().trim() == "0", "Ansible still runs");
         Ok(attempts)
+    }
+}
+
+/// How many starts of the playbook left these marks: one after the other, and the last one whole.
+fn starts_in(marks: Vec<&str>) -> anyhow::Result<u64> {
+    let last = marks.last().context("it never ran")?;
+    let whole = marks.iter().filter(|mark| *mark == last).count();
+    ensure!(
+        whole == MARKS,
+        "a start that did not finish counted: {marks:?}"
+    );
+    let mut blocks = marks.clone();
+    blocks.dedup();
+    let starts: BTreeSet<&&str> = blocks.iter().collect();
+    ensure!(
+        blocks.len() == starts.len(),
+        "two ran at one time: {marks:?}"
+    );
+    Ok(starts.len() as u64)
+}
+
+#[test]
+fn starts_that_overlap_or_do_not_end_are_told() {
+    let marks = |text: &'static str| starts_in(text.split_whitespace().collect());
+    assert_eq!(marks("a a b c c c c c").unwrap(), 3);
+    for (bad, why) in [
+        ("", "it never ran"),
+        ("a b a b b b b", "two ran at one time"),
+        ("a a a a a b b b b", "did not finish"),
+    ] {
+        let error = marks(bad).unwrap_err().to_string();
+        assert!(error.contains(why), "{bad}: {error}");
     }
 }
 
@@ -248,7 +264,9 @@ impl Victim {
             }
             Victim::Supervisor => {
                 let bastion = scene.bastion(begun).await?;
-                let supervisor = ["pkill", "-KILL", "-f", "^[^ ]*rekindle-runner supervise "];
+                // The oldest: the container's first process has the same command line.
+                let line = "^[^ ]*rekindle-runner supervise ";
+                let supervisor = ["pkill", "-KILL", "-o", "-f", line];
                 bastion.run(&supervisor).await?;
             }
             Victim::Bastion => {
