@@ -134,24 +134,8 @@ load_balancer:"
             .await?;
         let marks = master.run_ok(&["cat", "/var/lib/standin/starts"]).await?;
         let marks = marks.text().to_owned();
-        let marks: Vec<&str> = marks.lines().collect();
-        let last = marks.last().context("it never ran")?;
-        let mut blocks = marks.clone();
-        blocks.dedup();
-        let starts: BTreeSet<&&str> = blocks.iter().collect();
-        ensure!(
-            blocks.len() == starts.len(),
-            "two ran at one time: {marks:?}"
-        );
-        ensure!(
-            starts.len() as u64 <= attempts,
-            "{attempts} attempts: {marks:?}"
-        );
-        let whole = marks.iter().filter(|mark| *mark == last).count();
-        ensure!(
-            whole == MARKS,
-            "a start that did not finish counted: {marks:?}"
-        );
+        let starts = starts_in(marks.lines().collect())?;
+        ensure!(starts <= attempts, "{starts} starts in {attempts} attempts");
 
         // Its whole log is in the bucket.
         let prefix = keys::logs(&begun.cluster, &begun.id, &JobName::new(JOB)?);
@@ -183,6 +167,38 @@ load_balancer:"
         let running = shell("pgrep -c ansible || true".into()).await?;
         ensure!(running.text().trim() == "0", "Ansible still runs");
         Ok(attempts)
+    }
+}
+
+/// How many starts of the playbook left these marks: one after the other, and the last one whole.
+fn starts_in(marks: Vec<&str>) -> anyhow::Result<u64> {
+    let last = marks.last().context("it never ran")?;
+    let whole = marks.iter().filter(|mark| *mark == last).count();
+    ensure!(
+        whole == MARKS,
+        "a start that did not finish counted: {marks:?}"
+    );
+    let mut blocks = marks.clone();
+    blocks.dedup();
+    let starts: BTreeSet<&&str> = blocks.iter().collect();
+    ensure!(
+        blocks.len() == starts.len(),
+        "two ran at one time: {marks:?}"
+    );
+    Ok(starts.len() as u64)
+}
+
+#[test]
+fn starts_that_overlap_or_do_not_end_are_told() {
+    let marks = |text: &'static str| starts_in(text.split_whitespace().collect());
+    assert_eq!(marks("a a b c c c c c").unwrap(), 3);
+    for (bad, why) in [
+        ("", "it never ran"),
+        ("a b a b b b b", "two ran at one time"),
+        ("a a a a a b b b b", "did not finish"),
+    ] {
+        let error = marks(bad).unwrap_err().to_string();
+        assert!(error.contains(why), "{bad}: {error}");
     }
 }
 
@@ -248,7 +264,9 @@ impl Victim {
             }
             Victim::Supervisor => {
                 let bastion = scene.bastion(begun).await?;
-                let supervisor = ["pkill", "-KILL", "-f", "^[^ ]*rekindle-runner supervise "];
+                // The oldest: the container's first process has the same command line.
+                let line = "^[^ ]*rekindle-runner supervise ";
+                let supervisor = ["pkill", "-KILL", "-o", "-f", line];
                 bastion.run(&supervisor).await?;
             }
             Victim::Bastion => {
@@ -262,6 +280,12 @@ impl Victim {
     }
 }
 
+async fn recorded(begun: &Begun, step: &str) -> anyhow::Result<bool> {
+    let key = StepKey::new(step)?;
+    let record = begun.record(JOB).await?;
+    Ok(record.is_some_and(|record| record.steps.contains_key(&key)))
+}
+
 async fn survives(seed: u64) -> anyhow::Result<()> {
     let mut dice = StdRng::seed_from_u64(seed);
     // A supervisor and a bastion once each: with the first start that makes the three that there may be.
@@ -273,32 +297,32 @@ async fn survives(seed: u64) -> anyhow::Result<()> {
         Victim::Bastion,
     ];
     victims.shuffle(&mut dice);
-    eprintln!("seed {seed}: {victims:?}");
+    // Before the run is started, or while it runs.
+    let early: bool = dice.random();
+    let first = if early { "artifact/1" } else { "start/1" };
+    eprintln!("seed {seed}: {victims:?} from {first} on");
 
-    let scene = Scene::new(&small("test"), 8).await?;
+    let scene = Scene::new(&small("test"), 15).await?;
     let mut workers = scene.workers()?;
     workers.spawn()?;
     let begun = scene.begin().await?;
-    let started = StepKey::new("start/1")?;
-    let until_started = async {
-        loop {
-            let record = begun.record(JOB).await?;
-            if record.is_some_and(|record| record.steps.contains_key(&started)) {
-                return anyhow::Ok(());
-            }
+    let begins = async {
+        while !recorded(&begun, first).await? {
             sleep(Duration::from_millis(50)).await;
         }
+        anyhow::Ok(())
     };
-    timeout(LONG, until_started)
-        .await
-        .context("it never started")??;
+    timeout(LONG, begins).await.context("it never began")??;
     let mut killed = Vec::new();
+    let mut lost = false;
     for victim in victims {
         let pause = Duration::from_millis(dice.random_range(300..=2500));
         if let Ok(finished) = timeout(pause, begun.finished(LONG)).await {
             finished?;
             break;
         }
+        lost |= matches!(victim, Victim::Supervisor | Victim::Bastion)
+            && recorded(&begun, "start/1").await?;
         victim.kill(&scene, &mut workers, &begun).await?;
         killed.push(victim);
     }
@@ -310,7 +334,7 @@ async fn survives(seed: u64) -> anyhow::Result<()> {
     if killed.contains(&Victim::Worker) {
         ensure!(history.takeovers > 0, "nobody took over");
     }
-    if killed.contains(&Victim::Bastion) || killed.contains(&Victim::Supervisor) {
+    if lost {
         ensure!(attempts > 1, "a lost run was not started again");
     }
     workers.stop().await?;
