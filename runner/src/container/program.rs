@@ -216,12 +216,12 @@ mod tests {
     fn names_are_looked_for_and_paths_are_not() {
         let check = |command: &str, path: &str, expected: &[&str]| {
             let expected: Vec<_> = expected.iter().map(PathBuf::from).collect();
-            assert_eq!(candidates(command, path, "/work"), expected);
+            assert_eq!(candidates(command, path, "/job"), expected);
         };
         check("sh", "/usr/bin:/bin", &["/usr/bin/sh", "/bin/sh"]);
-        check("sh", "bin::/bin", &["/work/bin/sh", "/work/sh", "/bin/sh"]);
+        check("sh", "bin::/bin", &["/job/bin/sh", "/job/sh", "/bin/sh"]);
         check("/bin/sh", "/usr/bin", &["/bin/sh"]);
-        check("./sh", "/usr/bin", &["/work/./sh"]);
+        check("./sh", "/usr/bin", &["/job/./sh"]);
     }
 
     #[test]

@@ -163,7 +163,7 @@ mod tests {
     #[test]
     fn a_sound_spec_is_taken_and_survives_json() {
         let mut spec = spec();
-        spec.binds = bind("/work/in");
+        spec.binds = bind("/job/in");
         spec.secrets = vec!["key".to_owned()];
         let secrets = BTreeMap::from([("key".to_owned(), b"x".to_vec())]);
         assert_eq!(spec.check(&secrets), Ok(()));

@@ -46,8 +46,8 @@ fn changes_are_thrown_away() {
     let mut world = World::new();
     let before = tree(&world.path("image"));
     let said = world.sh("
-        echo x >/etc/new && echo x >>/etc/resolv.conf && mkdir /work && echo x >/work/file
-        echo x >/bin/true && touch /root /bin /tmp/x && cat /etc/new /work/file");
+        echo x >/etc/new && echo x >>/etc/resolv.conf && mkdir /job && echo x >/job/file
+        echo x >/bin/true && touch /root /bin /tmp/x && cat /etc/new /job/file");
     assert_eq!(said, "x\nx\n");
     assert!(
         tree(&world.path("image")) == before,
@@ -230,15 +230,15 @@ fn links_on_the_way_to_a_bind_or_secret_are_refused() {
 
     let mut world = World::new();
     let canary = self::canary(&world);
-    symlink(&canary, world.image("/work")).unwrap();
+    symlink(&canary, world.image("/job")).unwrap();
     world.spec.binds = vec![Bind {
         source: canary.join("net"),
-        target: "/work/x".into(),
+        target: "/job/x".into(),
         read_only: false,
     }];
     let refusal = world.run(&["true"]).refusal();
     assert!(
-        refusal.contains("/work/x") && refusal.contains("symbolic link"),
+        refusal.contains("/job/x") && refusal.contains("symbolic link"),
         "{refusal}"
     );
     assert!(!canary.join("x").exists());

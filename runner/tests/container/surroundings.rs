@@ -306,33 +306,33 @@ fn binds_show_what_the_spec_says() {
         read_only,
     };
     world.spec.binds = vec![
-        bind(world.path("in"), "/work/in", true),
-        bind(world.path("out"), "/work/out", false),
+        bind(world.path("in"), "/job/in", true),
+        bind(world.path("out"), "/job/out", false),
         bind(world.path("in/file"), "/etc/app.conf", true),
     ];
     let said = world.sh("
-        cat /work/in/file /etc/app.conf
-        (echo x >/work/in/file) 2>/dev/null || echo read-only
+        cat /job/in/file /etc/app.conf
+        (echo x >/job/in/file) 2>/dev/null || echo read-only
         (echo x >/etc/app.conf) 2>/dev/null || echo read-only
-        echo back >/work/out/file");
+        echo back >/job/out/file");
     assert_eq!(said, "hellohelloread-only\nread-only\n");
     assert_eq!(
         fs::read_to_string(world.path("out/file")).unwrap(),
         "back\n"
     );
-    assert!(!world.image("/work").exists() && !world.image("/etc/app.conf").exists());
+    assert!(!world.image("/job").exists() && !world.image("/etc/app.conf").exists());
     // Nothing is made in what the host shows.
     world
         .spec
         .binds
-        .push(bind(world.path("in"), "/work/out/new", true));
+        .push(bind(world.path("in"), "/job/out/new", true));
     let refusal = world.run(&["true"]).refusal();
     assert!(
-        refusal.contains("/work/out/new") && refusal.contains("missing"),
+        refusal.contains("/job/out/new") && refusal.contains("missing"),
         "{refusal}"
     );
     assert!(!world.path("out/new").exists());
-    world.spec.binds = vec![bind(world.path("absent"), "/work", true)];
+    world.spec.binds = vec![bind(world.path("absent"), "/job", true)];
     let refusal = world.run(&["true"]).refusal();
     assert!(
         refusal.contains("open `") && refusal.contains("absent"),
@@ -351,11 +351,11 @@ fn devices_and_setuid_of_a_bind_do_not_work() {
     assert!(made.unwrap().success());
     world.spec.binds = vec![Bind {
         source: world.path("in"),
-        target: "/work".into(),
+        target: "/job".into(),
         read_only: false,
     }];
     assert_eq!(
-        world.sh("(echo x >/work/disk) 2>/dev/null || echo no"),
+        world.sh("(echo x >/job/disk) 2>/dev/null || echo no"),
         "no\n"
     );
 }
