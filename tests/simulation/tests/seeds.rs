@@ -80,15 +80,28 @@ fn heavy_whatever_the_operator_says_nothing_begins_against_it_and_it_ends() {
 fn seeds_that_once_failed() {
     const SEEDS: &[u64] = &[
         // Begun before its pause was over, by a duplicate or by an operator's word that came again.
-        2, 15, 22, 31, 35, 37, 54, 64, 85, 86,
+        2,
+        15,
+        22,
+        31,
+        35,
+        37,
+        54,
+        64,
+        85,
+        86,
         // The end on record, the cluster never freed.
         33,  // A job that ran in spite of a failure called itself for ever.
         153, // A claim whose answer was lost, held by nobody.
-        910, // Copies of a message that waited for a last chance, each a second.
+        910, // Copies of a message that waited for a last chance, each a second; then of the watch's calls for one.
         3706,
+        1_882_606_759_057_865,
         // Faults of the simulation itself; in the last one the operator forgot what had run in spite
         // of a failure.
-        1870, 1899, 2050, 83,
+        1870,
+        1899,
+        2050,
+        83,
     ];
     if let Some(ended) = play(SEEDS, Options::default()) {
         panic!("{ended}");

@@ -270,6 +270,8 @@ impl Engine {
                     let alone = if is_last_chance(&record) {
                         match Arc::clone(&self.last_chances).try_lock_owned() {
                             Ok(alone) => Some(alone),
+                            // The sweep calls again, as long as the record stands still.
+                            Err(_) if wake.is_swept() => return Ok(Leave::Ack),
                             // Not sooner: any copy of this message comes round as often.
                             Err(_) => return Ok(Leave::Again(self.options.lease)),
                         }

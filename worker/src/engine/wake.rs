@@ -113,6 +113,12 @@ impl Wake {
         self.may_be_the_last(record) || self.call() == Call::After
     }
 
+    /// Whether it is the sweep's word, or the watch's.
+    pub(super) fn is_swept(&self) -> bool {
+        let last = self.message.id.rsplit('.').next();
+        last.is_some_and(|word| word.starts_with(SWEEP))
+    }
+
     /// Whether the job may have no other message than this one.
     pub(super) fn may_be_the_last(&self, record: &JobRecord) -> bool {
         self.delivery.redelivered || self.call() == Call::Watch(record.epoch)
