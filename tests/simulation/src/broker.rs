@@ -143,6 +143,10 @@ impl Consumer for Tap {
             self.call.who,
             if delivery.redelivered { " again" } else { "" }
         ));
+        if delivery.redelivered {
+            // It is answered once more, and so may be what it calls for.
+            self.call.stage.law(|laws| laws.excuse(2));
+        }
         let call = self.call.clone();
         Ok(Delivery {
             handle: Box::new(Grip {
