@@ -80,6 +80,8 @@ pub(crate) enum Command {
     Doctor(Doctor),
     /// Remove what lies in the queue or in its dead queue: wake-ups only, S3 keeps all jobs
     Purge(Purge),
+    /// Make the key pair that secrets are sealed with: the private half for workers, into a file
+    Keygen(Keygen),
     /// Print the completion script of a shell
     Completions(Completions),
     /// Print the JSON schema of cluster.yaml
@@ -108,6 +110,36 @@ pub(crate) struct Begin {
     pub(crate) key: Option<String>,
     #[command(flatten)]
     pub(crate) follow: Follow,
+    // Last: its heading would stand over what comes after it.
+    #[command(flatten)]
+    pub(crate) secrets: SecretArgs,
+}
+
+/// What a recovery is given that only workers may see.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Secrets")]
+pub(crate) struct SecretArgs {
+    /// The workers' public key, `age1…`, from `rekindle keygen`: secrets are sealed to it
+    #[arg(
+        long,
+        env = "REKINDLE_RECIPIENT",
+        value_name = "KEY",
+        hide_short_help = true
+    )]
+    pub(crate) recipient: Option<String>,
+    /// Seal a secret: `NAME=@FILE`, or `NAME` for the environment variable; may be repeated.
+    /// With --recipient, SOPS_AGE_KEY, CLUSTER_S3_ACCESS_KEY, CLUSTER_S3_SECRET_KEY, GITHUB_TOKEN,
+    /// ACME_EMAIL and DOMAIN are sealed whenever they are set
+    #[arg(long, value_name = "NAME[=@FILE]", hide_short_help = true)]
+    pub(crate) secret: Vec<String>,
+}
+
+/// A new pair of keys.
+#[derive(Debug, Args)]
+pub(crate) struct Keygen {
+    /// Where the private key goes; the file must not be there yet
+    #[arg(value_name = "FILE")]
+    pub(crate) file: PathBuf,
 }
 
 /// What every command that posts takes.

@@ -94,12 +94,13 @@ async fn settle(
     }
 }
 
-/// Lets the cluster go, if this recovery holds it.
+/// Lets the cluster go, if this recovery, which has ended, holds it; and destroys its secrets.
 pub(crate) async fn free(
     store: &Store,
     cluster: &ClusterName,
     id: &RecoveryId,
 ) -> Result<(), CliError> {
+    store.destroy_secrets(cluster, id).await?;
     store
         .update(&keys::active(cluster), |there: Option<ActiveRecord>| {
             let ours = there.is_some_and(|record| record.recovery.as_ref() == Some(id));

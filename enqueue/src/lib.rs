@@ -19,6 +19,7 @@ mod post;
 mod poster;
 mod render;
 mod requester;
+mod secrets;
 mod start;
 mod view;
 mod wait;

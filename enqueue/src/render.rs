@@ -330,6 +330,7 @@ mod tests {
         let inputs = Inputs {
             spec: "s".into(),
             plan: "p".into(),
+            secrets: None,
         };
         Snapshot {
             record: RecoveryRecord {

@@ -17,6 +17,7 @@ use jobs::store::{Appended, Store, StoreError};
 use crate::error::CliError;
 use crate::finish;
 use crate::render;
+use crate::secrets::ToSeal;
 use crate::view::Snapshot;
 
 /// What is to be started.
@@ -32,6 +33,8 @@ pub(crate) struct Request {
     pub(crate) applies_spec: bool,
     pub(crate) plan: Plan,
     pub(crate) requester: Requester,
+    /// What it is given that nobody else may see.
+    pub(crate) secrets: ToSeal,
 }
 
 impl Request {
@@ -47,16 +50,9 @@ impl Request {
         serde_json::to_vec(&self.plan).expect("a plan is plain data")
     }
 
-    fn inputs(&self) -> Inputs {
-        Inputs {
-            spec: jobs::digest(self.spec.as_bytes()),
-            plan: jobs::digest(&self.plan_json()),
-        }
-    }
-
     /// Whether a recovery that has our key is the one we mean.
     fn is(&self, there: &RecoveryRecord) -> Result<(), CliError> {
-        let (here, id) = (self.inputs(), &there.id);
+        let id = &there.id;
         let mut differs = Vec::new();
         if there.purpose != self.purpose {
             differs.push(format!(
@@ -64,11 +60,22 @@ impl Request {
                 there.purpose, self.purpose
             ));
         }
-        if there.inputs.spec != here.spec {
+        if there.inputs.spec != jobs::digest(self.spec.as_bytes()) {
             differs.push("its spec is another one".to_owned());
         }
-        if there.inputs.plan != here.plan {
+        if there.inputs.plan != jobs::digest(&self.plan_json()) {
             differs.push("its plan is another one".to_owned());
+        }
+        // What is in them cannot be compared: nobody here can open what was sealed.
+        let sealed = there.inputs.secrets.as_ref();
+        let names = sealed.map_or_else(Vec::new, |sealed| sealed.names.clone());
+        if names != self.secrets.names() {
+            let names = if names.is_empty() {
+                "none".into()
+            } else {
+                names.join(", ")
+            };
+            differs.push(format!("its secrets are others: {names}"));
         }
         if differs.is_empty() {
             return Ok(());
@@ -113,6 +120,7 @@ pub(crate) async fn start(
     let inputs = Inputs {
         spec: store.put_input(request.spec.clone().into()).await?,
         plan: store.put_input(request.plan_json().into()).await?,
+        secrets: request.secrets.seal(store, cluster).await?,
     };
     let record = RecoveryRecord {
         id: id.clone(),
@@ -125,11 +133,16 @@ pub(crate) async fn start(
         flags: Flags::default(),
         finished: None,
     };
+    let ours = record.inputs.clone();
     let series = keys::recovery(cluster, id);
     let record = match store.append(&series, 1, &record).await? {
         Appended::Won => record,
         Appended::Lost => {
             let there = must_read(store, cluster, id).await?;
+            // Whoever was first sealed them too; ours are for nobody.
+            if there.inputs.secrets != ours.secrets {
+                store.delete_sealed(&ours).await?;
+            }
             request.is(&there)?;
             there
         }
@@ -225,7 +238,11 @@ async fn give_up(store: &Store, record: &RecoveryRecord) {
         ..record.clone()
     };
     let series = keys::recovery(&record.cluster, &record.id);
-    if let Err(error) = store.append(&series, 2, &ended).await {
+    let ended = async {
+        store.append(&series, 2, &ended).await?;
+        store.destroy_secrets(&record.cluster, &record.id).await
+    };
+    if let Err(error) = ended.await {
         tracing::debug!(%error, "a recovery that never began stays open");
     }
 }

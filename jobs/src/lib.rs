@@ -2,7 +2,7 @@
 //!
 //! The model half does no I/O, reads no clock and knows no runtime: [`message`] (what travels
 //! through the queue), [`spec`] and [`plan`] (what people write), [`record`] (what is stored and
-//! how it may change), [`keys`] (where). The other half are the two ports, [`queue`] and [`store`].
+//! how it may change), [`secrets`] (what is sealed), [`keys`] (where). The other half are the two ports, [`queue`] and [`store`].
 
 mod cut;
 pub mod ids;
@@ -11,6 +11,7 @@ pub mod message;
 pub mod plan;
 pub mod queue;
 pub mod record;
+pub mod secrets;
 pub mod spec;
 pub mod store;
 mod yaml;

@@ -11,6 +11,7 @@ mod fuzz;
 pub mod jobs;
 pub mod net;
 mod run;
+pub mod sealed;
 pub mod ssh;
 pub mod telemetry;
 pub mod world;

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jobs::record::{LoadBalancerRecord, NodeRecord};
+use jobs::secrets::Identity;
 use jobs::spec::Role;
 use russh::keys::PrivateKey;
 use tokio::sync::Mutex;
@@ -39,6 +40,8 @@ pub struct World {
     pub dialer: Dialer,
     /// The key that we log in with, when it is set.
     pub ssh_key: Option<Arc<PrivateKey>>,
+    /// What secrets are opened with, when it is set.
+    pub identity: Option<Arc<Identity>>,
     /// The way to the hosts.
     pub access: Access,
     /// How long a create whose answer was lost is looked for.
@@ -177,6 +180,7 @@ impl fmt::Debug for World {
             .field("clo", &self.clo)
             .field("dialer", &self.dialer)
             .field("ssh_key", &self.ssh_key.is_some())
+            .field("identity", &self.identity)
             .field("access", &self.access)
             .finish_non_exhaustive()
     }

@@ -42,14 +42,18 @@ pub(crate) async fn run(
     let value = json!({
         "cluster": request.cluster, "recovery": id, "purpose": request.purpose,
         "attached": attached, "jobs": request.plan.jobs().len(), "posted": posted,
+        "secrets": request.secrets.names(),
     });
     let text = || {
         let what = if attached { "attached to" } else { "started" };
         let jobs = render::jobs(request.plan.jobs().len());
-        let text = format!(
+        let mut text = format!(
             "{what} recovery {id} of cluster {}: {jobs}, {posted} posted",
             request.cluster
         );
+        if !request.secrets.is_empty() {
+            text += &format!("\nsealed: {}", request.secrets.names().join(", "));
+        }
         if begin.follow.waits() {
             return text;
         }

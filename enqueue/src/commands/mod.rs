@@ -5,6 +5,7 @@ mod cancel;
 mod completions;
 mod doctor;
 mod flags;
+mod keygen;
 mod list;
 mod pause;
 mod plan;
@@ -46,6 +47,7 @@ pub(crate) async fn run(command: &Command, out: &mut Out) -> Result<ExitCode, Cl
         Command::List(args) => list::run(args, out).await,
         Command::Doctor(args) => doctor::run(args, out).await,
         Command::Purge(args) => purge::run(args, out).await,
+        Command::Keygen(args) => keygen::run(args, out),
         Command::Completions(args) => Ok(completions::run(args, out)),
         Command::Schema => Ok(schema::run(out)),
     }

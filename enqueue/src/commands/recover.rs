@@ -7,6 +7,7 @@ use crate::exit::ExitCode;
 use crate::files;
 use crate::out::Out;
 use crate::requester::requester;
+use crate::secrets::ToSeal;
 use crate::start::Request;
 
 pub(crate) async fn run(args: &Recover, out: &mut Out) -> Result<ExitCode, CliError> {
@@ -22,6 +23,7 @@ pub(crate) async fn run(args: &Recover, out: &mut Out) -> Result<ExitCode, CliEr
         applies_spec: true,
         plan,
         requester: requester(),
+        secrets: ToSeal::new(&args.begin.secrets)?,
     };
     begin::run(&store, &request, &args.begin, out).await
 }

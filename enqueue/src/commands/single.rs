@@ -15,6 +15,7 @@ use crate::exit::ExitCode;
 use crate::files::{self, Spec};
 use crate::out::Out;
 use crate::requester::requester;
+use crate::secrets::ToSeal;
 use crate::start::Request;
 
 /// A job for each chosen node.
@@ -95,6 +96,7 @@ async fn post(
         applies_spec: given,
         plan,
         requester: requester(),
+        secrets: ToSeal::new(&args.begin.secrets)?,
     };
     begin::run(store, &request, &args.begin, out).await
 }

@@ -34,6 +34,7 @@ pub(super) async fn idle(world: &World) -> (Store, RecoveryId) {
         inputs: jobs::record::Inputs {
             spec: store.put_input(crate::world::SPEC.into()).await.unwrap(),
             plan: store.put_input(plan.into()).await.unwrap(),
+            secrets: None,
         },
         requester: jobs::record::Requester {
             user: "bob".into(),

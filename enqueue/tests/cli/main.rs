@@ -9,6 +9,7 @@ mod here;
 mod input;
 mod look;
 mod recover;
+mod secrets;
 mod world;
 
 use jobs::ids::{ClusterName, RecoveryId};

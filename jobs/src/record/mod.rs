@@ -16,7 +16,7 @@ pub use job::{
     Change, Crashes, Failure, JobRecord, JobVersion, LeftBehind, Owner, Retry, StepRecord,
     WaitRecord,
 };
-pub use recovery::{Finished, Flags, Inputs, Outcome, RecoveryRecord, Requester};
+pub use recovery::{Finished, Flags, Inputs, Outcome, RecoveryRecord, Requester, Sealed};
 pub use status::{Event, IllegalTransition, Status};
 pub use why::{JobView, Why, why};
 

@@ -47,6 +47,20 @@ pub struct Inputs {
     pub spec: String,
     /// The expanded plan (JSON).
     pub plan: String,
+    /// The secrets it was given, if any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub secrets: Option<Sealed>,
+}
+
+/// Secrets that lie sealed among the inputs until the recovery ends; see [`crate::secrets`].
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Sealed {
+    /// The digest of the ciphertext.
+    pub input: String,
+    /// The names of the secrets.
+    pub names: Vec<String>,
+    /// Who can open them.
+    pub recipient: String,
 }
 
 /// Who asked.

@@ -190,6 +190,20 @@ impl Store {
             .map_err(|f| f.during("write", key))
     }
 
+    /// Deletes an object; that there is none is fine. Records are never deleted.
+    pub async fn delete(&self, key: &str) -> Result<(), StoreError> {
+        let delete = || async {
+            let request = self.client.delete_object().bucket(&self.bucket);
+            let sent = request.key(self.full(key)).send().await;
+            sent.map(|_| ()).map_err(classify)
+        };
+        delete
+            .retry(backoff())
+            .when(Failed::is_unclear)
+            .await
+            .map_err(|f| f.during("delete", key))
+    }
+
     /// Every key that begins with `prefix` and comes after `start_after`, in order, through all pages.
     pub async fn list(
         &self,
@@ -290,20 +304,6 @@ impl Store {
         names
             .filter_map(|key| key.strip_prefix(&self.prefix))
             .map(str::to_owned)
-    }
-
-    /// Deletes the probe's own objects; nothing else is ever deleted.
-    async fn delete(&self, key: &str) -> Result<(), StoreError> {
-        let request = self
-            .client
-            .delete_object()
-            .bucket(&self.bucket)
-            .key(self.full(key));
-        request
-            .send()
-            .await
-            .map(|_| ())
-            .map_err(|e| classify(e).during("delete", key))
     }
 
     async fn put_if_absent(&self, key: &str, body: Bytes) -> Result<(), Failed> {

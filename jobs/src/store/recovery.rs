@@ -51,6 +51,28 @@ impl Store {
         Ok(Some(Recovery { record, plan, spec }))
     }
 
+    /// Destroys the sealed secrets of a recovery that has ended; of one that goes on, nothing. Before
+    /// the cluster is let go, so that whoever repairs a half-done end comes by here too.
+    pub async fn destroy_secrets(
+        &self,
+        cluster: &ClusterName,
+        id: &RecoveryId,
+    ) -> Result<(), StoreError> {
+        let record = self.recovery_record(cluster, id).await?;
+        match record.filter(|record| record.finished.is_some()) {
+            Some(record) => self.delete_sealed(&record.inputs).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Deletes sealed secrets: of a recovery that has ended, or that never began.
+    pub async fn delete_sealed(&self, inputs: &Inputs) -> Result<(), StoreError> {
+        match &inputs.secrets {
+            Some(sealed) => self.delete(&keys::input(&sealed.input)).await,
+            None => Ok(()),
+        }
+    }
+
     /// The inputs of a recovery. They never change, so callers may keep them.
     pub async fn recovery_inputs(
         &self,

@@ -50,6 +50,7 @@ pub async fn begin(
             .put_input(Bytes::copy_from_slice(spec.as_bytes()))
             .await?,
         plan: store.put_input(serde_json::to_vec(&plan)?.into()).await?,
+        secrets: None,
     };
     let (cluster, id, now) = (
         parsed.cluster.clone(),

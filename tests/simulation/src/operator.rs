@@ -90,6 +90,7 @@ impl Operator {
             inputs: Inputs {
                 spec: store.put_input(Bytes::from(yaml)).await?,
                 plan: store.put_input(serde_json::to_vec(&plan)?.into()).await?,
+                secrets: None,
             },
             requester: Requester::default(),
             created: now,

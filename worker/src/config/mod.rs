@@ -5,6 +5,7 @@
 
 mod cloud;
 mod hosts;
+mod identity;
 mod queue;
 mod secret;
 mod store;
@@ -12,6 +13,7 @@ mod world;
 
 pub use cloud::CloudArgs;
 pub use hosts::HostArgs;
+pub use identity::IdentityArgs;
 pub use queue::QueueArgs;
 pub use store::StoreArgs;
 pub use world::WorldArgs;

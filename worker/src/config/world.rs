@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::{CloudArgs, HostArgs, SettingError};
+use super::{CloudArgs, HostArgs, IdentityArgs, SettingError};
 use crate::world::World;
 
 /// What jobs work on.
@@ -16,6 +16,9 @@ pub struct WorldArgs {
     /// The hosts.
     #[command(flatten)]
     pub hosts: HostArgs,
+    /// What secrets are opened with.
+    #[command(flatten)]
+    pub identity: IdentityArgs,
     /// Longest time in milliseconds between two looks at something that is being built
     #[arg(long, env = "REKINDLE_POLL_MS", value_name = "MS", hide = true)]
     poll_ms: Option<u64>,
@@ -31,6 +34,7 @@ impl WorldArgs {
         world.clo = self.cloud.connect()?;
         world.dialer = dialer;
         world.ssh_key = ssh_key;
+        world.identity = self.identity.identity()?;
         world.access = hosts.access();
         world.poll = self.poll_ms.map(Duration::from_millis);
         if let Some(poll) = world.poll {

@@ -158,12 +158,13 @@ impl Engine {
         Ok(())
     }
 
-    /// Frees the cluster for the next recovery; also when whoever wrote the end of this one died before.
+    /// Destroys the recovery's secrets and frees the cluster for the next one; also when whoever wrote the end of this one died before.
     pub(super) async fn free_cluster(
         &self,
         cluster: &ClusterName,
         id: &RecoveryId,
     ) -> Result<(), StoreError> {
+        self.store.destroy_secrets(cluster, id).await?;
         let since = self.process.now();
         self.store
             .update(&keys::active(cluster), |active: Option<ActiveRecord>| {
