@@ -182,6 +182,77 @@ fn labels_taints_and_rules_are_checked() {
 }
 
 #[test]
+fn a_node_has_one_taint_of_a_key_and_an_effect() {
+    let taints = |group: &str, own: &str| {
+        let yaml = EXAMPLE.replacen(
+            "instances: { 1: true, 2: true, 3: true }",
+            &format!("instances: {{ 1: {{ taints: [{own}] }} }}\n    taints: [{group}]"),
+            1,
+        );
+        match ClusterSpec::parse(&yaml) {
+            Ok(_) => String::new(),
+            Err(problems) => problems[0].to_string(),
+        }
+    };
+    let twice = |text: &str, at: &str| {
+        assert!(text.contains("has the key and the effect of"), "{text}");
+        assert!(text.starts_with(&format!("groups[0].{at}: ")), "{text}");
+    };
+    let (one, other) = ("\"a=1:NoSchedule\"", "\"a=2:NoSchedule\"");
+    twice(&taints(one, other), "instances.1.taints[0]");
+    twice(&taints(&format!("{one}, {other}"), ""), "taints[1]");
+    twice(
+        &taints("", &format!("{one}, {other}")),
+        "instances.1.taints[1]",
+    );
+    twice(
+        &taints("", &format!("{one}, {one}")),
+        "instances.1.taints[1]",
+    );
+    twice(
+        &taints("\"a:NoSchedule\"", "\"a=:NoSchedule\""),
+        "instances.1.taints[0]",
+    );
+    // The group's own once more is the same taint, and another effect is another taint.
+    assert_eq!(taints(one, one), "");
+    assert_eq!(taints(one, "\"a=1:NoExecute\""), "");
+    assert_eq!(taints(one, "\"x/a=1:NoSchedule\""), "");
+}
+
+#[test]
+fn the_prefix_of_a_label_is_a_dns_name_in_lower_case() {
+    let label = |key: &str| {
+        let yaml = EXAMPLE.replacen("cachenode: yesnaff", &format!("\"{key}\": yesnaff"), 1);
+        assert_ne!(yaml, EXAMPLE);
+        ClusterSpec::parse(&yaml).is_ok()
+    };
+    let long = |length: usize| format!("{}.x/name", "a".repeat(length - 2));
+    for fine in ["my-co.example/My_Name.x", "1/x", "a.b.c/X", &long(253)] {
+        assert!(label(fine), "{fine}");
+    }
+    let wrong = [
+        "My_Co/x",
+        "My/x",
+        "my_co/x",
+        "-a/x",
+        "a-/x",
+        "a..b/x",
+        "/x",
+        "a/",
+        "a/b/c",
+        &long(254),
+    ];
+    for wrong in wrong {
+        assert!(!label(wrong), "{wrong}");
+    }
+    check(
+        "\"prometheustaint=yestaint:NoSchedule\"",
+        "\"My_Co/prometheus=yes:NoSchedule\"",
+        "groups[1].taints[0]",
+    );
+}
+
+#[test]
 fn a_mount_point_is_as_the_kernel_shows_it_and_none_of_the_systems() {
     let mount = |path: &str, want: &str| {
         check("mount: /mnt/disks/data", &format!("mount: {path}"), want);

@@ -162,7 +162,32 @@ fn everything_wrong_names_its_field() {
     check(
         "auto_renew_certificates: true",
         "download_localhost: true",
-        "extra_vars.download_localhost: Kubespray wants",
+        "extra_vars.download_localhost: not here: the image has no",
+    );
+    check(
+        "auto_renew_certificates: true",
+        "bin_dir: /opt/bin",
+        "extra_vars.bin_dir: not here",
+    );
+    check(
+        "auto_renew_certificates: true",
+        "unsafe_show_logs: true",
+        "extra_vars.unsafe_show_logs: not here: it would write secrets",
+    );
+    check(
+        "auto_renew_certificates: true",
+        "deploy_netchecker: \"false\"",
+        "extra_vars.deploy_netchecker: \"false\" is not",
+    );
+    check(
+        "auto_renew_certificates: true",
+        "kube_network_node_prefix: \"25\"",
+        "extra_vars.kube_network_node_prefix: \"25\" is not a number",
+    );
+    check(
+        "auto_renew_certificates: true",
+        "calico_pool_blocksize: 33",
+        "extra_vars.calico_pool_blocksize: 33 is not a number",
     );
     check(
         "auto_renew_certificates: true",
@@ -196,4 +221,117 @@ fn everything_wrong_names_its_field() {
         "keypair: rekindle-small\n  ssh_user: ubuntu",
         "servers.ssh_user: `ubuntu` is not `root`",
     );
+    check(
+        "ram_gb: 8",
+        "ram_gb: 1",
+        "groups[1].ram_gb: 1 is less than 2",
+    );
+    check(
+        "ram_gb: 4",
+        "ram_gb: 1",
+        "groups[0].ram_gb: 1 is less than 2",
+    );
+}
+
+/// The example with its pod network replaced: all problems, one a line.
+fn with_network(network: &str) -> String {
+    let (before, rest) = EXAMPLE.split_once("    plugin: calico\n").expect("there");
+    let (_, after) = rest.split_once("    policies: true").expect("there");
+    let (_, after) = after.split_once('\n').expect("there");
+    match ClusterSpec::parse(&format!("{before}    {network}\n{after}")) {
+        Ok(_) => String::new(),
+        Err(problems) => {
+            let lines: Vec<String> = problems.iter().map(ToString::to_string).collect();
+            lines.join("\n")
+        }
+    }
+}
+
+#[test]
+fn ranges_are_as_large_as_kubespray_and_kubeadm_want_them() {
+    let check = |network: &str, want: &str| {
+        let found = with_network(network);
+        let right = if want.is_empty() {
+            found.is_empty()
+        } else {
+            found.contains(want)
+        };
+        assert!(right, "{network}: `{found}`, not `{want}`");
+    };
+    let services = "kubernetes.network.services: ";
+    check("services: 10.128.0.0/12", "");
+    check(
+        "services: 10.128.0.0/11",
+        &format!("{services}10.128.0.0/11 is larger than /12"),
+    );
+    check("services: 172.16.0.0/28", "");
+    // Calico shares the range out block by block, to any number of nodes.
+    let pods = "kubernetes.network.pods: ";
+    check("pods: 10.0.0.0/26", "");
+    check(
+        "pods: 10.0.0.0/27",
+        &format!("{pods}10.0.0.0/27 is smaller than /26"),
+    );
+    // The others give a /24 to each of the five nodes.
+    for plugin in ["cilium", "flannel"] {
+        let network = |range: &str| format!("plugin: {plugin}\n    pods: {range}");
+        check(&network("10.0.0.0/21"), "");
+        check(
+            &network("10.0.0.0/22"),
+            "10.0.0.0/22 has room for a /24 of 4 nodes, and 5 are",
+        );
+        check(&network("10.0.0.0/25"), "/24 of 0 nodes");
+    }
+    let reserved = |range: &str, what: &str| {
+        check(&format!("pods: {range}"), &format!("{pods}`{range}` has"));
+        check(&format!("services: {range}"), what);
+    };
+    reserved("0.0.0.0/8", "which mean this network");
+    reserved("127.16.0.0/16", "which never leave a host");
+    reserved("169.254.128.0/20", "which are link-local");
+    reserved("169.0.0.0/8", "which are link-local");
+    reserved("224.0.0.0/12", "which are multicast");
+    reserved("240.0.0.0/16", "which are multicast");
+    check("pods: 223.255.0.0/16", "");
+    check("pods: 128.0.0.0/8", "");
+}
+
+#[test]
+fn other_sizes_among_the_variables_count() {
+    let parse = |network: &str, var: &str| {
+        let yaml = EXAMPLE
+            .replace("plugin: calico", network)
+            .replace("    encapsulation: vxlan\n", "")
+            .replace("auto_renew_certificates: true", var);
+        ClusterSpec::parse(&yaml.replace("    pods: 10.42.0.0/16\n", ""))
+    };
+    let small = "plugin: cilium\n    pods: 10.0.0.0/22";
+    assert!(parse(small, "kube_network_node_prefix: 25").is_ok());
+    assert!(parse(small, "kube_network_node_prefix: 24").is_err());
+    let block = "plugin: calico\n    pods: 10.0.0.0/27";
+    assert!(parse(block, "calico_pool_blocksize: 28").is_ok());
+    assert!(parse(block, "calico_pool_blocksize: 26").is_err());
+}
+
+#[test]
+fn policies_are_never_promised_where_the_plugin_enforces_none() {
+    let with = |plugin: &str, policies: &str| with_network(&format!("plugin: {plugin}{policies}"));
+    let (on, off) = ("\n    policies: true", "\n    policies: false");
+    for plugin in ["calico", "cilium"] {
+        assert_eq!(with(plugin, ""), "");
+        assert_eq!(with(plugin, on), "");
+        let text = format!("kubernetes.network.policies: {plugin} always enforces them");
+        assert!(with(plugin, off).contains(&text));
+    }
+    assert_eq!(with("flannel", ""), "");
+    assert_eq!(with("flannel", off), "");
+    assert!(with("flannel", on).contains("kubernetes.network.policies: flannel enforces none"));
+}
+
+#[test]
+fn a_small_bastion_and_small_machines_without_kubernetes_are_fine() {
+    let (head, bastion) = EXAMPLE.rsplit_once("ram_gb: 4").expect("there");
+    let yaml = format!("{head}ram_gb: 1{bastion}");
+    assert!(ClusterSpec::parse(&yaml).is_ok());
+    assert!(ClusterSpec::parse(&WITHOUT.replace("ram_gb: 4", "ram_gb: 1")).is_ok());
 }

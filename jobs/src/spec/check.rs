@@ -168,9 +168,14 @@ fn check_group(spec: &ClusterSpec, group: &Group, at: &str, found: &mut Vec<Prob
     let bad_taint = |taint: &str| {
         format!("`{taint}` is not `key=value:NoSchedule`, `:PreferNoSchedule` or `:NoExecute`")
     };
+    let twice = |taint: &str, other: &str| {
+        format!("`{taint}` has the key and the effect of `{other}`, and a node can have only one")
+    };
     for (i, taint) in group.taints.iter().enumerate() {
         if !taint_is_fine(taint) {
             bad(&format!("taints[{i}]"), bad_taint(taint));
+        } else if let Some(other) = same_taint(taint, &group.taints[..i]) {
+            bad(&format!("taints[{i}]"), twice(taint, other));
         }
     }
     for (key, value) in &group.labels {
@@ -193,6 +198,11 @@ fn check_group(spec: &ClusterSpec, group: &Group, at: &str, found: &mut Vec<Prob
             for (i, taint) in extra.taints.iter().enumerate() {
                 if !taint_is_fine(taint) {
                     bad(&format!("instances.{n}.taints[{i}]"), bad_taint(taint));
+                } else if let Some(other) = same_taint(taint, &extra.taints[..i])
+                    // Word for word the group's is no harm: a node has it once.
+                    .or_else(|| same_taint(taint, &group.taints).filter(|other| *other != taint))
+                {
+                    bad(&format!("instances.{n}.taints[{i}]"), twice(taint, other));
                 }
             }
             for (key, value) in extra.labels.iter().filter(|(k, v)| !label_is_fine(k, v)) {
@@ -353,8 +363,21 @@ fn taint_is_fine(taint: &str) -> bool {
     ["NoSchedule", "PreferNoSchedule", "NoExecute"].contains(&effect) && label_is_fine(key, value)
 }
 
-/// Label syntax of Kubernetes: `[prefix/]name`, each part at most 63 characters of `[A-Za-z0-9._-]`
-/// that begins and ends with a letter or digit; the value may be empty.
+/// The one of `others` that has the key and the effect of this taint. Kubespray gives all taints of a
+/// node to one `kubectl taint`, which refuses two of a kind.
+fn same_taint<'a>(taint: &str, others: &'a [String]) -> Option<&'a String> {
+    fn kind(taint: &str) -> Option<(&str, &str)> {
+        let (pair, effect) = taint.rsplit_once(':')?;
+        let key = pair.split_once('=').map_or(pair, |(key, _)| key);
+        Some((key, effect))
+    }
+    let wanted = kind(taint)?;
+    others.iter().find(|other| kind(other) == Some(wanted))
+}
+
+/// Label syntax of Kubernetes: `[prefix/]name`. The name is at most 63 characters of `[A-Za-z0-9._-]`
+/// that begin and end with a letter or digit; so is the value, which may also be empty. The prefix
+/// is a DNS name in lower case.
 fn label_is_fine(key: &str, value: &str) -> bool {
     let word = |s: &str| {
         let edge = |c: Option<char>| c.is_some_and(|c| c.is_ascii_alphanumeric());
@@ -364,8 +387,12 @@ fn label_is_fine(key: &str, value: &str) -> bool {
             && s.chars()
                 .all(|c| c.is_ascii_alphanumeric() || "._-".contains(c))
     };
+    let dns_label = |s: &str| {
+        let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
+        !s.is_empty() && s.bytes().all(plain) && !s.starts_with('-') && !s.ends_with('-')
+    };
     let name = match key.split_once('/') {
-        Some((prefix, name)) if prefix.len() <= 253 && prefix.split('.').all(word) => name,
+        Some((prefix, name)) if prefix.len() <= 253 && prefix.split('.').all(dns_label) => name,
         Some(_) => return false,
         None => key,
     };

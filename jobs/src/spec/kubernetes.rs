@@ -67,8 +67,11 @@ pub struct Network {
     /// How packets travel between nodes, for calico; VXLAN when absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub encapsulation: Option<Encapsulation>,
-    /// Whether network policies are enforced.
-    pub policies: bool,
+    /// Whether network policies are enforced. The plugin decides that: calico and cilium always do,
+    /// flannel never does. What stands here must agree, so that a spec that counts on policies
+    /// cannot lose them with a change of the plugin.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub policies: Option<bool>,
 }
 
 impl Default for Network {
@@ -78,7 +81,7 @@ impl Default for Network {
             pods: "10.42.0.0/16".into(),
             services: "10.43.0.0/16".into(),
             encapsulation: None,
-            policies: true,
+            policies: None,
         }
     }
 }
@@ -103,6 +106,15 @@ impl NetworkPlugin {
             NetworkPlugin::Calico => "calico",
             NetworkPlugin::Cilium => "cilium",
             NetworkPlugin::Flannel => "flannel",
+        }
+    }
+
+    /// Whether it enforces network policies. Calico with its state in the Kubernetes API does so
+    /// whatever Kubespray's `enable_network_policy` says: each node reads policies and pods there.
+    pub fn enforces_policies(self) -> bool {
+        match self {
+            NetworkPlugin::Calico | NetworkPlugin::Cilium => true,
+            NetworkPlugin::Flannel => false,
         }
     }
 }
@@ -137,6 +149,11 @@ impl Cidr {
     pub fn overlaps(&self, other: &Self) -> bool {
         self.first <= other.last && other.first <= self.last
     }
+
+    /// How many bits its addresses share: 16 of a `/16`.
+    pub fn prefix(&self) -> u32 {
+        (self.first ^ self.last).leading_zeros()
+    }
 }
 
 impl FromStr for Cidr {
@@ -158,21 +175,62 @@ impl FromStr for Cidr {
                 "`{text}` does not begin at its first address; write {right}/{bits}"
             ));
         }
-        Ok(Self {
-            first,
-            last: first | rest,
-        })
+        let last = first | rest;
+        for (reserved_first, reserved_last, what) in RESERVED {
+            if first <= reserved_last.to_bits() && reserved_first.to_bits() <= last {
+                return Err(format!(
+                    "`{text}` has addresses of {reserved_first} to {reserved_last}, {what}"
+                ));
+            }
+        }
+        Ok(Self { first, last })
     }
 }
 
+/// Addresses that no pod and no service can have, and what they are for.
+const RESERVED: [(Ipv4Addr, Ipv4Addr, &str); 4] = [
+    (
+        Ipv4Addr::new(0, 0, 0, 0),
+        Ipv4Addr::new(0, 255, 255, 255),
+        "which mean this network",
+    ),
+    (
+        Ipv4Addr::new(127, 0, 0, 0),
+        Ipv4Addr::new(127, 255, 255, 255),
+        "which never leave a host",
+    ),
+    (
+        Ipv4Addr::new(169, 254, 0, 0),
+        Ipv4Addr::new(169, 254, 255, 255),
+        "which are link-local",
+    ),
+    (
+        Ipv4Addr::new(224, 0, 0, 0),
+        Ipv4Addr::new(255, 255, 255, 255),
+        "which are multicast and reserved",
+    ),
+];
+
+/// Kubeadm takes no larger range of services: /12.
+const LARGEST_SERVICES: u32 = 12;
+/// Kubespray's `kube_network_node_prefix`: what cilium and flannel give each node is a /24.
+const NODE_PREFIX: (&str, u32) = ("kube_network_node_prefix", 24);
+/// Kubespray's `calico_pool_blocksize`: calico hands out addresses by the /26.
+const CALICO_BLOCK: (&str, u32) = ("calico_pool_blocksize", 26);
+/// Kubespray wants 1500 MB of a master and 1024 MB of a worker, as the kernel counts: that is less
+/// than what the machine was ordered with, so 1 GB is too little for both.
+const LEAST_RAM_GB: u32 = 2;
+
 /// Variables that have a field of their own or come from the records; and why not here.
-const TAKEN: [(&str, &str); 16] = [
+const TAKEN: [(&str, &str); 19] = [
     ("access_ip", "it comes from the nodes' records"),
+    ("bin_dir", "the proof calls `kubectl` where it always is"),
     ("calico_datastore", "it is always `kdd`"),
     ("calico_ipip_mode", "set `network.encapsulation`"),
     ("calico_network_backend", "set `network.encapsulation`"),
     ("calico_vxlan_mode", "set `network.encapsulation`"),
-    ("enable_network_policy", "set `network.policies`"),
+    ("download_localhost", "the image has no container runtime"),
+    ("enable_network_policy", "`network.plugin` decides it"),
     ("etcd_member_name", "it is the node's name"),
     ("ip", "it comes from the nodes' records"),
     ("kube_network_plugin", "set `network.plugin`"),
@@ -182,13 +240,14 @@ const TAKEN: [(&str, &str); 16] = [
     ("kube_version", "set `version`"),
     ("node_labels", "set `labels` of the group"),
     ("node_taints", "set `taints` of the group"),
+    ("unsafe_show_logs", "it would write secrets to the log"),
     ("etcd_backup_v2", "Kubespray has no such variable"),
 ];
 
 /// Kubespray checks that these are real booleans.
 const BOOLEANS: [&str; 5] = [
+    "deploy_netchecker",
     "download_run_once",
-    "download_localhost",
     "download_always_pull",
     "helm_enabled",
     "openstack_lbaas_enabled",
@@ -237,7 +296,7 @@ pub(super) fn check(spec: &ClusterSpec, found: &mut Vec<Problem>) {
             format!("`{key}` is not a key of letters, digits, `.`, `_`, `-`, `+` and single `/`");
         bad("image.key", reason);
     }
-    check_network(&kubernetes.network, &mut bad);
+    check_network(kubernetes, &mut bad);
     check_vars(&kubernetes.extra_vars, &mut bad);
 
     if spec.servers.ssh_user != "root" {
@@ -247,6 +306,15 @@ pub(super) fn check(spec: &ClusterSpec, found: &mut Vec<Problem>) {
         );
         found.push(Problem::new("servers.ssh_user", reason));
     }
+    for (i, group) in spec.groups.iter().enumerate() {
+        if group.role != Role::Bastion && (1..LEAST_RAM_GB).contains(&group.ram_gb) {
+            let reason = format!(
+                "{} is less than {LEAST_RAM_GB}, the least that Kubespray takes for a node",
+                group.ram_gb
+            );
+            found.push(Problem::new(format!("groups[{i}].ram_gb"), reason));
+        }
+    }
     let count = |role: Role| spec.nodes().iter().filter(|n| n.role == role).count();
     // Only when the names are fine: `nodes` makes names of them.
     if found
@@ -255,8 +323,11 @@ pub(super) fn check(spec: &ClusterSpec, found: &mut Vec<Problem>) {
     {
         return;
     }
+    let (masters, workers) = (count(Role::Master), count(Role::Worker));
+    if let Some(reason) = too_few_pods(kubernetes, masters + workers) {
+        found.push(Problem::new("kubernetes.network.pods", reason));
+    }
     let mut bad = |reason: String| found.push(Problem::new("groups", reason));
-    let masters = count(Role::Master);
     if masters == 0 {
         bad(
             "no node with role `master` is switched on; Kubernetes needs one, three or five".into(),
@@ -266,7 +337,7 @@ pub(super) fn check(spec: &ClusterSpec, found: &mut Vec<Problem>) {
             "{masters} masters are switched on; etcd runs on them and needs an odd number"
         ));
     }
-    if count(Role::Worker) == 0 {
+    if workers == 0 {
         bad("no node with role `worker` is switched on: nothing would run in the cluster".into());
     }
     if count(Role::Bastion) == 0 {
@@ -274,7 +345,8 @@ pub(super) fn check(spec: &ClusterSpec, found: &mut Vec<Problem>) {
     }
 }
 
-fn check_network(network: &Network, bad: &mut impl FnMut(&str, String)) {
+fn check_network(kubernetes: &Kubernetes, bad: &mut impl FnMut(&str, String)) {
+    let network = &kubernetes.network;
     let mut read = |field: &str, text: &str| match text.parse::<Cidr>() {
         Ok(range) => Some(range),
         Err(reason) => {
@@ -293,10 +365,63 @@ fn check_network(network: &Network, bad: &mut impl FnMut(&str, String)) {
         );
         bad("network.services", reason);
     }
+    if services.is_some_and(|range| range.prefix() < LARGEST_SERVICES) {
+        let reason = format!(
+            "{} is larger than /{LARGEST_SERVICES}, the largest range of services that kubeadm takes",
+            network.services
+        );
+        bad("network.services", reason);
+    }
+    let block = number(&kubernetes.extra_vars, CALICO_BLOCK);
+    if network.plugin == NetworkPlugin::Calico && pods.is_some_and(|range| range.prefix() > block) {
+        let reason = format!(
+            "{} is smaller than /{block}, one of calico's blocks of addresses",
+            network.pods
+        );
+        bad("network.pods", reason);
+    }
+    let (plugin, enforced) = (network.plugin.name(), network.plugin.enforces_policies());
+    match network.policies {
+        Some(true) if !enforced => {
+            let reason = format!("{plugin} enforces none; calico and cilium do");
+            bad("network.policies", reason);
+        }
+        Some(false) if enforced => {
+            let reason = format!("{plugin} always enforces them; leave it out or write `true`");
+            bad("network.policies", reason);
+        }
+        _ => {}
+    }
     if network.encapsulation.is_some() && network.plugin != NetworkPlugin::Calico {
         let reason = format!("only calico has it, not {}", network.plugin.name());
         bad("network.encapsulation", reason);
     }
+}
+
+/// Kubespray wants a range of pods in which each node can have one of its own. Calico shares one
+/// range out as it is needed.
+fn too_few_pods(kubernetes: &Kubernetes, nodes: usize) -> Option<String> {
+    let network = &kubernetes.network;
+    if network.plugin == NetworkPlugin::Calico {
+        return None;
+    }
+    let each = number(&kubernetes.extra_vars, NODE_PREFIX);
+    let bits = each.checked_sub(network.pods.parse::<Cidr>().ok()?.prefix());
+    let room = bits.map_or(0, |bits| 1_usize << bits);
+    (room < nodes).then(|| {
+        format!(
+            "{} has room for a /{each} of {room} nodes, and {nodes} are switched on",
+            network.pods
+        )
+    })
+}
+
+/// A variable that is the length of a prefix, or what Kubespray has when it is not set.
+fn number(vars: &BTreeMap<String, Value>, (name, default): (&str, u32)) -> u32 {
+    let set = vars.get(name).and_then(Value::as_u64);
+    set.and_then(|n| u32::try_from(n).ok())
+        .filter(|n| *n <= 32)
+        .unwrap_or(default)
 }
 
 fn check_vars(vars: &BTreeMap<String, Value>, bad: &mut impl FnMut(&str, String)) {
@@ -317,11 +442,10 @@ fn check_vars(vars: &BTreeMap<String, Value>, bad: &mut impl FnMut(&str, String)
             );
         } else if BOOLEANS.contains(&name.as_str()) && !value.is_boolean() {
             bad(&at, format!("{value} is not `true` or `false`"));
+        } else if [NODE_PREFIX.0, CALICO_BLOCK.0].contains(&name.as_str())
+            && !value.as_u64().is_some_and(|length| length <= 32)
+        {
+            bad(&at, format!("{value} is not a number up to 32"));
         }
-    }
-    let on = |name: &str| vars.get(name) == Some(&Value::Bool(true));
-    if on("download_localhost") && !on("download_run_once") {
-        let reason = "Kubespray wants download_run_once with it".to_owned();
-        bad("extra_vars.download_localhost", reason);
     }
 }

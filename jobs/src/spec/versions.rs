@@ -2,9 +2,10 @@
 //!
 //! Kubespray stops at a wrong combination by itself, but only on the hosts and after minutes. The
 //! table says so before anything starts. Where its numbers come from: in the release's tree,
-//! `roles/kubespray_defaults/vars/main/checksums.yml` (the first version of Kubernetes listed is the
-//! newest it installs; about three minors are listed), and `playbooks/ansible_version.yml` (the
-//! versions of ansible-core it asserts).
+//! `roles/kubespray_defaults/vars/main/checksums.yml` (it installs what stands under
+//! `kubelet_checksums`: of three minors each patch from 0 to the newest, without a gap so far), and
+//! `playbooks/ansible_version.yml` (the versions of ansible-core it asserts). Older releases than
+//! these want an ansible-core that `deploy/rootfs` has no list for.
 
 use std::fmt;
 use std::str::FromStr;
@@ -12,6 +13,13 @@ use std::str::FromStr;
 /// `1.33.7`: three numbers and nothing else. Kubespray wants no `v` in front.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Version(pub u32, pub u32, pub u32);
+
+impl Version {
+    /// Its first two numbers.
+    fn minor(self) -> (u32, u32) {
+        (self.0, self.1)
+    }
+}
 
 impl FromStr for Version {
     type Err = String;
@@ -38,15 +46,13 @@ impl fmt::Display for Version {
     }
 }
 
-/// What one minor release of Kubespray goes with.
+/// What one release of Kubespray goes with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Release {
-    /// The newest patch release that this line was read from.
+    /// The release.
     pub kubespray: Version,
-    /// The newest Kubernetes it installs.
-    pub newest: Version,
-    /// The oldest minor of Kubernetes it installs.
-    pub oldest_minor: u32,
+    /// The newest patch of each minor of Kubernetes it installs, oldest first.
+    pub newest: [Version; 3],
     /// ansible-core: from this version on.
     pub ansible_from: Version,
     /// ansible-core: below this version.
@@ -54,25 +60,28 @@ pub struct Release {
 }
 
 /// The releases that this build knows, oldest first.
-pub const RELEASES: [Release; 3] = [
+pub const RELEASES: [Release; 4] = [
+    Release {
+        kubespray: Version(2, 29, 0),
+        newest: [Version(1, 31, 13), Version(1, 32, 9), Version(1, 33, 5)],
+        ansible_from: Version(2, 17, 3),
+        ansible_below: Version(2, 18, 0),
+    },
     Release {
         kubespray: Version(2, 29, 1),
-        newest: Version(1, 33, 7),
-        oldest_minor: 31,
+        newest: [Version(1, 31, 14), Version(1, 32, 10), Version(1, 33, 7)],
         ansible_from: Version(2, 17, 3),
         ansible_below: Version(2, 18, 0),
     },
     Release {
         kubespray: Version(2, 30, 0),
-        newest: Version(1, 34, 3),
-        oldest_minor: 32,
+        newest: [Version(1, 32, 11), Version(1, 33, 7), Version(1, 34, 3)],
         ansible_from: Version(2, 17, 3),
         ansible_below: Version(2, 18, 0),
     },
     Release {
         kubespray: Version(2, 31, 0),
-        newest: Version(1, 35, 4),
-        oldest_minor: 33,
+        newest: [Version(1, 33, 11), Version(1, 34, 7), Version(1, 35, 4)],
         ansible_from: Version(2, 18, 0),
         ansible_below: Version(2, 19, 0),
     },
@@ -87,8 +96,8 @@ pub struct Misfit {
     pub reason: String,
 }
 
-/// Checks the versions against each other. A patch release of Kubespray that is newer than the one
-/// we know may install newer patches of its newest Kubernetes.
+/// Checks the versions against each other. A patch release of Kubespray that is newer than the ones
+/// we know may install newer patches of the minors that the newest of those installs.
 pub fn check(kubespray: &str, kubernetes: &str, ansible_core: Option<&str>) -> Vec<Misfit> {
     let mut found = Vec::new();
     let mut read = |field: &'static str, text: &str| match text.parse::<Version>() {
@@ -104,31 +113,34 @@ pub fn check(kubespray: &str, kubernetes: &str, ansible_core: Option<&str>) -> V
     let Some(tool) = tool else { return found };
     let known = RELEASES
         .iter()
-        .find(|r| (r.kubespray.0, r.kubespray.1) == (tool.0, tool.1));
+        .rfind(|r| r.kubespray.minor() == tool.minor() && r.kubespray <= tool);
     let Some(release) = known else {
-        let lines: Vec<String> = RELEASES
-            .iter()
-            .map(|r| format!("{}.{}", r.kubespray.0, r.kubespray.1))
-            .collect();
+        let all: Vec<String> = RELEASES.iter().map(|r| r.kubespray.to_string()).collect();
         found.push(Misfit {
             field: "kubespray",
             reason: format!(
-                "{tool} is not of a release line that this build knows: {}",
-                lines.join(", ")
+                "{tool} is no release that this build knows: {}, and newer patches of these",
+                all.join(", ")
             ),
         });
         return found;
     };
-    let newest = release.newest;
     if let Some(wanted) = wanted {
-        let minor = wanted.0 == newest.0 && (release.oldest_minor..=newest.1).contains(&wanted.1);
-        let too_new = wanted > newest && tool <= release.kubespray;
-        if !minor || too_new {
+        let newest = release.newest.iter().find(|n| n.minor() == wanted.minor());
+        if newest.is_none_or(|newest| wanted > *newest && tool == release.kubespray) {
+            let [old, middle, new] = release.newest.map(|newest| {
+                let (major, minor) = newest.minor();
+                format!("{major}.{minor}.0 to {newest}")
+            });
+            let or_newer = if tool == release.kubespray {
+                ""
+            } else {
+                ", or newer patches"
+            };
             found.push(Misfit {
                 field: "version",
                 reason: format!(
-                    "Kubespray {tool} does not install Kubernetes {wanted}, but {}.{} to {newest}",
-                    newest.0, release.oldest_minor
+                    "Kubespray {tool} does not install Kubernetes {wanted}, but {old}, {middle} and {new}{or_newer}"
                 ),
             });
         }
@@ -157,13 +169,37 @@ mod tests {
     fn the_table_is_in_order_and_each_line_fits_itself() {
         assert!(RELEASES.is_sorted_by(|a, b| a.kubespray < b.kubespray && a.newest < b.newest));
         for r in RELEASES {
-            let (tool, newest) = (r.kubespray.to_string(), r.newest.to_string());
+            assert!(r.newest.is_sorted_by(|a, b| a.0 == b.0 && a.1 + 1 == b.1));
+            let tool = r.kubespray.to_string();
             let ansible = r.ansible_from.to_string();
-            assert_eq!(check(&tool, &newest, Some(&ansible)), []);
-            let oldest = format!("{}.{}.0", r.newest.0, r.oldest_minor);
-            assert_eq!(check(&tool, &oldest, None), []);
             let below = r.ansible_below.to_string();
-            assert_eq!(check(&tool, &newest, Some(&below)).len(), 1);
+            for newest in r.newest.map(|newest| newest.to_string()) {
+                assert_eq!(check(&tool, &newest, Some(&ansible)), []);
+                assert_eq!(check(&tool, &newest, Some(&below)).len(), 1);
+            }
+            let [oldest, .., newest] = r.newest;
+            for beyond in [(oldest.0, oldest.1 - 1), (newest.0, newest.1 + 1)] {
+                let beyond = Version(beyond.0, beyond.1, 0).to_string();
+                assert_eq!(check(&tool, &beyond, None).len(), 1, "{tool} {beyond}");
+            }
+        }
+    }
+
+    /// Read from `kubelet_checksums` of each release, once more and by hand.
+    #[test]
+    fn each_release_ends_at_the_patches_that_its_checksums_end_at() {
+        for (tool, newest) in [
+            ("2.29.0", [(33, 5), (32, 9), (31, 13)]),
+            ("2.29.1", [(33, 7), (32, 10), (31, 14)]),
+            ("2.30.0", [(34, 3), (33, 7), (32, 11)]),
+            ("2.31.0", [(35, 4), (34, 7), (33, 11)]),
+        ] {
+            for (minor, patch) in newest {
+                let last = format!("1.{minor}.{patch}");
+                assert_eq!(check(tool, &last, None), [], "{tool} {last}");
+                let next = format!("1.{minor}.{}", patch + 1);
+                assert_eq!(check(tool, &next, None).len(), 1, "{tool} {next}");
+            }
         }
     }
 
@@ -180,18 +216,25 @@ mod tests {
         };
         check("2.29.1", "1.33.7", Some("2.17.14"), &[]);
         check("2.29.1", "v1.33.7", None, &[("version", "without `v`")]);
-        check("2.29.1", "1.34.0", None, &[("version", "1.31 to 1.33.7")]);
-        check("2.29.1", "1.30.9", None, &[("version", "1.31 to 1.33.7")]);
-        check("2.29.1", "2.33.0", None, &[("version", "1.31 to 1.33.7")]);
-        check("2.29.1", "1.33.8", None, &[("version", "1.31 to 1.33.7")]);
-        // A newer patch of Kubespray may know newer patches of Kubernetes.
+        let all = "but 1.31.0 to 1.31.14, 1.32.0 to 1.32.10 and 1.33.0 to 1.33.7";
+        check("2.29.1", "1.34.0", None, &[("version", all)]);
+        check("2.29.1", "1.30.9", None, &[("version", all)]);
+        check("2.29.1", "2.33.0", None, &[("version", all)]);
+        check("2.29.1", "1.33.8", None, &[("version", all)]);
+        check("2.29.1", "1.32.11", None, &[("version", all)]);
+        // An older patch of Kubespray does not know what a newer one does.
+        check("2.29.0", "1.33.6", None, &[("version", "to 1.33.5")]);
+        // A newer patch of Kubespray may know newer patches of Kubernetes, but has no newer minor.
         check("2.29.2", "1.33.8", None, &[]);
+        check("2.29.2", "1.31.15", None, &[]);
+        check("2.29.2", "1.34.0", None, &[("version", "or newer patches")]);
         check(
-            "2.28.0",
+            "2.28.1",
             "1.32.0",
             None,
-            &[("kubespray", "2.29, 2.30, 2.31")],
+            &[("kubespray", "2.29.0, 2.29.1, 2.30.0, 2.31.0, and newer")],
         );
+        check("2.32.0", "1.35.0", None, &[("kubespray", "2.31.0")]);
         check(
             "latest",
             "1.33",
@@ -226,11 +269,10 @@ mod tests {
 
         /// Within a minor that a release knows, older patches are as good as newer ones.
         #[test]
-        fn older_patches_are_fine(line in 0usize..RELEASES.len(), back in 0u32..3, patch in 0u32..99) {
+        fn older_patches_are_fine(line in 0usize..RELEASES.len(), minor in 0usize..3, back in 0u32..99) {
             let release = RELEASES[line];
-            let minor = release.newest.1 - back;
-            let patch = if back == 0 { patch.min(release.newest.2) } else { patch };
-            let version = Version(release.newest.0, minor, patch).to_string();
+            let Version(major, minor, patch) = release.newest[minor];
+            let version = Version(major, minor, patch.saturating_sub(back)).to_string();
             prop_assert_eq!(check(&release.kubespray.to_string(), &version, None), vec![]);
         }
     }

@@ -105,7 +105,7 @@ impl Clo {
         }
         if base.username() != "" || base.password().is_some() {
             return Err(invalid(
-                "CLO_URL: holds a user or password; the token belongs in CLO_TOKEN".to_owned(),
+                "CLO_URL: holds a user or password; the token belongs in CLO_AUTH_TOKEN".to_owned(),
             ));
         }
         if config.token.0.is_empty() {
