@@ -443,7 +443,7 @@ fn check_vars(vars: &BTreeMap<String, Value>, bad: &mut impl FnMut(&str, String)
         } else if BOOLEANS.contains(&name.as_str()) && !value.is_boolean() {
             bad(&at, format!("{value} is not `true` or `false`"));
         } else if [NODE_PREFIX.0, CALICO_BLOCK.0].contains(&name.as_str())
-            && !value.as_u64().is_some_and(|length| length <= 32)
+            && value.as_u64().is_none_or(|length| length > 32)
         {
             bad(&at, format!("{value} is not a number up to 32"));
         }

@@ -379,7 +379,7 @@ mod tests {
                     url: "https://u:secret@api.clo.ru".into(),
                     ..good.clone()
                 },
-                "CLO_URL",
+                "CLO_AUTH_TOKEN",
             ),
             (
                 CloConfig {
