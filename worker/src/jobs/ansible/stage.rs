@@ -3,7 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 use std::net::Ipv4Addr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
 use jobs::ids::RecoveryId;
@@ -19,10 +19,12 @@ use super::verdict::{Ended, judge};
 pub(in crate::jobs) const SPEC: &str =
     include_str!("../../../../deploy/examples/cluster-with-kubernetes.yaml");
 
-/// Where the programs of Ansible are; installed at the first call.
-fn programs() -> PathBuf {
+/// Where the programs of Ansible are, of a list of requirements or of the usual one; installed at the
+/// first call.
+pub(in crate::jobs) fn programs(list: Option<&Path>) -> PathBuf {
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/ansible");
-    let output = Command::new(script).arg("install").output().unwrap();
+    let install = Command::new(script).arg("install").args(list).output();
+    let output = install.unwrap();
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(output.status.success(), "{said}");
     PathBuf::from(String::from_utf8(output.stdout).unwrap().trim())
@@ -52,7 +54,7 @@ impl Stage {
     }
 
     /// A path in the container, here.
-    fn here(&self, text: &str) -> String {
+    pub(in crate::jobs) fn here(&self, text: &str) -> String {
         let to = |name: &str| self.home.path().join(name).display().to_string();
         // First what could be in the paths that are put in.
         text.replace("/tmp/", &format!("{}/", to("tmp")))
@@ -65,7 +67,7 @@ impl Stage {
     pub(in crate::jobs) fn play(&self, playbook: &str, more: &[&str]) -> Ran {
         let book = self.home.path().join("cluster.yml");
         std::fs::write(&book, self.here(playbook)).unwrap();
-        let programs = programs();
+        let programs = programs(None);
         let command: Vec<String> = inputs::playbook("cluster.yml");
         let words = command.iter().skip(1).filter(|word| *word != "--become");
         let environment = inputs::environment();

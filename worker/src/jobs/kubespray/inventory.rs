@@ -67,7 +67,10 @@ fn settings(kubernetes: &Kubernetes) -> BTreeMap<&'static str, Value> {
         ("kube_network_plugin", json!(network.plugin.name())),
         ("kube_pods_subnet", json!(network.pods)),
         ("kube_service_addresses", json!(network.services)),
-        ("enable_network_policy", json!(network.plugin.enforces_policies())),
+        (
+            "enable_network_policy",
+            json!(network.plugin.enforces_policies()),
+        ),
         // Each node downloads for itself: one alone would be a bottleneck that can fail all.
         ("download_run_once", json!(false)),
         ("download_localhost", json!(false)),

@@ -6,6 +6,8 @@
 #[cfg(test)]
 mod ansible_tests;
 pub(super) mod inventory;
+#[cfg(all(test, feature = "real-kubespray"))]
+mod real_tests;
 
 use std::time::Duration;
 
