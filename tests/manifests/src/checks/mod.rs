@@ -1,6 +1,7 @@
 //! One check a file. Each is pure: a tree in, findings out.
 
 pub mod data;
+pub mod database;
 pub mod disks;
 pub mod files;
 pub mod gates;
@@ -31,6 +32,7 @@ pub fn all(tree: &Tree, spec: &ClusterSpec) -> Vec<Finding> {
     findings.extend(releases::check(tree));
     findings.extend(gates::check(tree));
     findings.extend(data::check(tree));
+    findings.extend(database::check(tree));
     findings.extend(disks::check(tree, spec));
     findings.extend(secrets::check(tree));
     findings

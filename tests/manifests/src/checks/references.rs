@@ -45,6 +45,13 @@ pub fn check(tree: &Tree) -> Vec<Finding> {
                 }
             }
         }
+        for reference in document.items("/spec/healthChecks") {
+            // Other kinds are made by operators.
+            if field(reference, "kind") == "HelmRelease" {
+                let (namespace, name) = (field(reference, "namespace"), field(reference, "name"));
+                missing("HelmRelease", namespace, name);
+            }
+        }
         if document.is_release() {
             for name in named_secrets(tree, document) {
                 missing("Secret", own, &name);

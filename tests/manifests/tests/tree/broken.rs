@@ -244,6 +244,12 @@ fn references() -> Vec<Case> {
             "nobody makes Secret pg/pg-db-values",
         ),
         set(
+            PG_DB_LAYER,
+            "/spec/healthChecks/0/name",
+            json!("pg"),
+            "nobody makes HelmRelease pg/pg,",
+        ),
+        set(
             HARBOR,
             "/spec/values/core/secretName",
             json!("harbor-tls"),
@@ -523,6 +529,40 @@ fn data() -> Vec<Case> {
     ]
 }
 
+fn database() -> Vec<Case> {
+    const VALUES: &str = "pg-db-values";
+    vec![
+        values(
+            VALUES,
+            "      storageClassName: pg-data",
+            "      selector: {}\n      storageClassName: pg-data",
+            VALUES,
+            "unknown field `selector`",
+        ),
+        values(
+            VALUES,
+            "repo1-path: /pgbackrest/no-generation",
+            "repo1-path: /pgbackrest/repo1",
+            VALUES,
+            "without a switch repo1 archives into",
+        ),
+        values(
+            VALUES,
+            "repo1-path: /pgbackrest/no-generation",
+            "process-max: \"2\"",
+            VALUES,
+            "without a switch repo1 archives into",
+        ),
+        values(
+            VALUES,
+            "postgresVersion: 17",
+            "dataSource: { pgbackrest: { stanza: db, configuration: [], repo: { name: repo1, s3: { bucket: b, endpoint: e, region: r } } } }",
+            VALUES,
+            "only a switch may",
+        ),
+    ]
+}
+
 fn disks() -> Vec<Case> {
     const TERM: &str = "/spec/nodeAffinity/required/nodeSelectorTerms/0";
     const VALUES: &str =
@@ -620,6 +660,7 @@ fn every_check_sees_what_it_is_for() -> anyhow::Result<()> {
         releases(),
         gates(),
         data(),
+        database(),
         disks(),
         secrets(),
     ];

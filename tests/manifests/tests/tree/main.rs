@@ -2,6 +2,7 @@
 
 mod broken;
 mod folders;
+mod switches;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
