@@ -1,6 +1,8 @@
 //! The tree of the example cluster has no mistake, and every check would see one.
 
 mod broken;
+mod case;
+mod cases;
 mod folders;
 mod switches;
 
