@@ -122,7 +122,7 @@ fn strange_nodes(tree: &Tree, nodes: &[Node]) -> Vec<Finding> {
     findings
 }
 
-fn has_labels(node: &Node, wanted: &Value) -> bool {
+pub(super) fn has_labels(node: &Node, wanted: &Value) -> bool {
     let mut wanted = wanted.as_object().into_iter().flatten();
     wanted.all(|(name, value)| node.labels.get(name).map(String::as_str) == value.as_str())
 }

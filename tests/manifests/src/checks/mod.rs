@@ -14,6 +14,7 @@ pub mod releases;
 pub mod secrets;
 pub mod shape;
 pub mod variables;
+pub mod web;
 
 use jobs::spec::ClusterSpec;
 
@@ -35,5 +36,6 @@ pub fn all(tree: &Tree, spec: &ClusterSpec) -> Vec<Finding> {
     findings.extend(database::check(tree));
     findings.extend(disks::check(tree, spec));
     findings.extend(secrets::check(tree));
+    findings.extend(web::check(tree, spec));
     findings
 }

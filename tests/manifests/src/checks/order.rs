@@ -5,8 +5,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::kinds::BROUGHT;
-use crate::document::field;
-use crate::{Document, Finding, Tree};
+use super::references::named_secrets;
+use crate::document::{field, keys};
+use crate::{BY_SOPS, Document, Finding, Tree};
 
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 enum Event {
@@ -30,7 +31,8 @@ pub fn check(tree: &Tree) -> Vec<Finding> {
             findings.push(Finding::new(place, "it waits for itself"));
         }
     }
-    findings.extend(early(tree, &graph));
+    findings.extend(early_kinds(tree, &graph));
+    findings.extend(early_releases(tree, &graph));
     findings
 }
 
@@ -119,7 +121,7 @@ fn after(graph: &Graph, event: &Event) -> BTreeSet<Event> {
 
 /// Objects of a kind that a release brings, in a Kustomization that does not wait for that release: the first try
 /// fails, and the next one comes an interval later.
-fn early(tree: &Tree, graph: &Graph) -> Vec<Finding> {
+fn early_kinds(tree: &Tree, graph: &Graph) -> Vec<Finding> {
     let mut findings = Vec::new();
     for document in &tree.documents {
         let kind = (document.api_version(), document.kind());
@@ -138,4 +140,46 @@ fn early(tree: &Tree, graph: &Graph) -> Vec<Finding> {
         }
     }
     findings
+}
+
+/// Releases whose secrets or disks come from a Kustomization that theirs does not wait for: pods that cannot start
+/// until it is there, and a release that fails over it.
+fn early_releases(tree: &Tree, graph: &Graph) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    for release in tree.releases() {
+        let before = after(graph, &Event::Applied(release.layer.clone()));
+        for layer in needed(tree, release) {
+            if !before.contains(&Event::Ready(layer.to_owned())) {
+                let what = format!("Kustomization {} does not wait for {layer}", release.layer);
+                findings.push(Finding::new(release.id(), what));
+            }
+        }
+    }
+    findings
+}
+
+/// The Kustomizations that bring a release's secrets and disks.
+fn needed<'a>(tree: &'a Tree, release: &Document) -> BTreeSet<&'a str> {
+    let mut layers = BTreeSet::new();
+    let sealed = |name: &String| {
+        let mut given = BY_SOPS.iter();
+        given.any(|g| g.namespace == release.namespace() && g.name == name)
+    };
+    if named_secrets(tree, release).iter().any(sealed) {
+        let decrypts = |k: &&Document| {
+            k.text("/spec/sourceRef/kind") == "Bucket"
+                && k.text("/spec/targetNamespace") == release.namespace()
+        };
+        layers.extend(tree.kustomizations().filter(decrypts).map(Document::name));
+    }
+    for values in tree.values(release) {
+        keys(&values, &mut |key, class| {
+            if key == "storageClassName" {
+                let name = class.as_str().unwrap_or_default();
+                let class = tree.find("StorageClass", "", name);
+                layers.extend(class.map(|class| class.layer.as_str()));
+            }
+        });
+    }
+    layers
 }

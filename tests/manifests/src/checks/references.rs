@@ -72,7 +72,7 @@ fn is_there(tree: &Tree, kind: &str, namespace: &str, name: &str) -> bool {
 }
 
 /// The Secrets that a chart is told of, as the charts of this tree call such a value.
-fn named_secrets(tree: &Tree, release: &Document) -> Vec<String> {
+pub(super) fn named_secrets(tree: &Tree, release: &Document) -> Vec<String> {
     let mut names = Vec::new();
     for values in tree.values(release) {
         keys(&values, &mut |key, value| {

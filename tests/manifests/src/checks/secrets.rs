@@ -1,11 +1,11 @@
-//! Secrets come encrypted, from a bucket. One in Git is everybody's.
+//! Secrets come encrypted, from a bucket, a folder for each namespace. One in Git is everybody's.
 
 use serde_json::Value;
 
 use crate::document::keys;
-use crate::{Finding, Tree};
+use crate::{BY_SOPS, Document, Finding, Tree};
 
-/// No Secret stands in the tree, and no value of a release is one.
+/// No Secret stands in the tree, no value of a release is one, and each namespace that wants some gets its own.
 pub fn check(tree: &Tree) -> Vec<Finding> {
     let mut findings: Vec<_> = tree
         .of_kind("Secret")
@@ -19,6 +19,42 @@ pub fn check(tree: &Tree) -> Vec<Finding> {
                     findings.push(Finding::new(release.id(), what));
                 }
             });
+        }
+    }
+    findings.extend(from_the_bucket(tree));
+    findings
+}
+
+fn from_the_bucket(tree: &Tree) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    let is_sealed = |k: &&Document| k.text("/spec/sourceRef/kind") == "Bucket";
+    let sealed: Vec<_> = tree.kustomizations().filter(is_sealed).collect();
+    for kustomization in &sealed {
+        let mut say = |what: String| findings.push(Finding::new(kustomization.id(), what));
+        let namespace = kustomization.text("/spec/targetNamespace");
+        let folder = format!("./{}/{namespace}", tree.cluster);
+        if kustomization.text("/spec/path") != folder {
+            say(format!("the secrets of {namespace} are in {folder}"));
+        }
+        if kustomization.value.pointer("/spec/decryption").is_none() {
+            say("it applies secrets as they are encrypted".into());
+        }
+    }
+    for bucket in tree.of_kind("Bucket") {
+        let prefix = format!("{}/", tree.cluster);
+        if bucket.text("/spec/prefix") != prefix {
+            let what = format!("it reads more than {prefix}");
+            findings.push(Finding::new(bucket.id(), what));
+        }
+    }
+    for given in BY_SOPS {
+        let mut sealed = sealed.iter();
+        if !sealed.any(|k| k.text("/spec/targetNamespace") == given.namespace) {
+            let place = format!("Secret {}/{}", given.namespace, given.name);
+            findings.push(Finding::new(
+                place,
+                "nothing decrypts it into its namespace",
+            ));
         }
     }
     findings

@@ -18,6 +18,7 @@ pub(crate) fn all() -> Vec<Case> {
         database(),
         disks(),
         secrets(),
+        web(),
     ];
     groups.into_iter().flatten().collect()
 }
@@ -229,6 +230,20 @@ fn order() -> Vec<Case> {
             "does not wait for istio-system/istio-base",
         )
         .at("Gateway slr/slr"),
+        set(
+            PG_DB_LAYER,
+            "/spec/dependsOn",
+            json!([{ "name": "pg-operator" }, { "name": "storage" }]),
+            "Kustomization pg-db does not wait for secrets-pg",
+        )
+        .at("pg/pg-db"),
+        set(
+            PG_DB_LAYER,
+            "/spec/dependsOn",
+            json!([{ "name": "pg-operator" }, { "name": "secrets-pg" }]),
+            "Kustomization pg-db does not wait for storage",
+        )
+        .at("pg/pg-db"),
         set(
             ("Kustomization", "istio"),
             "/spec/wait",
@@ -541,6 +556,25 @@ fn secrets() -> Vec<Case> {
         "data": { "admin-password": "YWRtaW4=" },
     });
     vec![
+        set(
+            SAMPLE_LAYER,
+            "/spec/path",
+            json!("./test/pmm"),
+            "the secrets of pg are in ./test/pg",
+        ),
+        without(SAMPLE_LAYER, "/spec/decryption", "as they are encrypted"),
+        set(
+            BUCKET,
+            "/spec/prefix",
+            json!(""),
+            "it reads more than test/",
+        ),
+        gone(
+            "Kustomization",
+            "secrets-pg",
+            "Secret pg/slr-credentials",
+            "nothing decrypts it",
+        ),
         more(secret, "monitoring/gp", "it is a secret in Git"),
         set(
             HARBOR,
@@ -560,6 +594,61 @@ fn secrets() -> Vec<Case> {
             "password: hunter2",
             "pg/pg-db",
             "password is a secret in Git",
+        ),
+    ]
+}
+
+fn web() -> Vec<Case> {
+    const GATEWAY: (&str, &str) = ("Gateway", "slr");
+    const INGRESS: (&str, &str) = ("HelmRelease", "istio-ingressgateway");
+    vec![
+        set(
+            GATEWAY,
+            "/spec/servers/1/tls/credentialName",
+            json!("tls-shop"),
+            "no Certificate writes tls-shop",
+        ),
+        set(
+            GATEWAY,
+            "/spec/servers/1/hosts",
+            json!(["shop.${DOMAIN}"]),
+            "tls-slr is not for shop.${DOMAIN}",
+        ),
+        gone(
+            "Certificate",
+            "tls-slr",
+            "Gateway slr/slr",
+            "no Certificate writes tls-slr",
+        ),
+        set(
+            ("VirtualService", "slr"),
+            "/spec/gateways/0",
+            json!("shop"),
+            "there is no Gateway slr/shop",
+        ),
+        set(
+            INGRESS,
+            "/spec/values/service/ports/1/nodePort",
+            json!(30081),
+            "nothing listens on 30080",
+        ),
+        set(
+            INGRESS,
+            "/spec/values/service/ports/1/port",
+            json!(8080),
+            "30080 leads to http2, not 80",
+        ),
+        set(
+            INGRESS,
+            "/spec/values/nodeSelector",
+            json!({ "slrnode": "yesnaff" }),
+            "test-web-1 sends 80 there, and no pod of it runs on that node",
+        ),
+        gone(
+            "HelmRelease",
+            "istio-ingressgateway",
+            "HelmRelease istio-system/istio-ingressgateway",
+            "it is not in the tree",
         ),
     ]
 }
