@@ -11,7 +11,7 @@ use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::libc;
 use nix::sys::signal::Signal;
-use nix::unistd::{geteuid, pipe2};
+use nix::unistd::{getegid, geteuid, pipe2};
 use serde::{Deserialize, Serialize};
 
 use super::cgroup::Cgroups;
@@ -58,14 +58,14 @@ pub fn start(
     stdio: Stdio,
 ) -> Result<Container, StartError> {
     spec.check(secrets).map_err(StartError::Spec)?;
-    let rootless = !geteuid().is_root();
+    let user = (!geteuid().is_root()).then(|| (geteuid(), getegid()));
     let (reports, report) = pipe()?;
     let (exit, exited) = pipe()?;
     let mut notes = Vec::new();
     let cgroups = Cgroups::make(&spec.limits, &mut notes);
     let mut namespaces =
         libc::CLONE_NEWNS | libc::CLONE_NEWPID | libc::CLONE_NEWUTS | libc::CLONE_NEWIPC;
-    if rootless {
+    if user.is_some() {
         namespaces |= libc::CLONE_NEWUSER;
     }
 
@@ -97,7 +97,7 @@ pub fn start(
                 reports: Reports::new(report),
                 exited,
                 cgroups: &cgroups,
-                rootless,
+                user,
             })
         }
     };
