@@ -326,6 +326,8 @@ impl<O: Origin> Download<O> {
     fn judge(&mut self, response: &Response<Body>) -> Result<bool, Answer> {
         let status = response.status().as_u16();
         let headers = response.headers();
+        // What an answer that broke off left to skip is none of this one's.
+        self.skip = 0;
         let total = match status {
             200 => {
                 self.skip = self.at;
@@ -341,6 +343,8 @@ impl<O: Origin> Download<O> {
             }
             416 => match content_range(headers) {
                 Some((None, total)) if total == self.at => return Ok(false),
+                // All of it may have been saved by an earlier run; the digest decides.
+                None if self.at > 0 && self.at == self.saved => return Ok(false),
                 _ => return Err(self.changed()),
             },
             300..=399 => return Err(Answer::Fatal(DownloadError::Redirect { url: self.url() })),
