@@ -67,6 +67,38 @@ fn a_merged_usr_receives_files_under_its_links() {
 }
 
 #[test]
+fn a_directory_in_place_of_a_link_leaves_the_link_whatever_comes_first() {
+    for target in ["usr/lib", "/usr/lib"] {
+        let tar = Tar::new()
+            .symlink("lib", target)
+            .dir("lib/")
+            .file("lib/one", b"1")
+            .entry(&head("usr/lib", b'5').mode(0o750).mtime(7), b"")
+            .file("usr/lib/two", b"2");
+        let (_arena, root) = unpacked(tar);
+        assert!(root.join("lib").symlink_metadata().unwrap().is_symlink());
+        for file in ["one", "two"] {
+            assert!(root.join("usr/lib").join(file).exists(), "{file}");
+        }
+        assert_eq!(mode(&root.join("usr/lib")), 0o750);
+        assert_eq!(mtime(&root.join("usr/lib")), 7);
+    }
+    // A link to no directory is replaced.
+    for target in ["file", "l"] {
+        let tar = Tar::new()
+            .file("file", b"x")
+            .symlink("l", target)
+            .dir("l/")
+            .file("l/f", b"1");
+        let (_arena, root) = unpacked(tar);
+        assert!(
+            root.join("l").symlink_metadata().unwrap().is_dir(),
+            "{target}"
+        );
+    }
+}
+
+#[test]
 fn hard_links_may_come_before_their_target() {
     let tar = Tar::new()
         .hard_link("c", "b")
