@@ -529,6 +529,25 @@ fn collection_removes_what_crashes_left() {
 }
 
 #[test]
+fn what_cannot_be_removed_keeps_nothing_else() {
+    let ((_, digest), world) = (image(), World::new());
+    let _ = Store::open(&world.store).unwrap();
+    let images = world.store.join("images");
+    let staging = format!(".staging-{}", digest.hex());
+    // A file where a tree should be.
+    fs::write(images.join(&staging), "").unwrap();
+    fs::create_dir_all(images.join(".trash-a/rootfs")).unwrap();
+    let output = binary()
+        .args(["image", "gc", "--store"])
+        .arg(&world.store)
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(1), "{}", text(&output));
+    assert!(text(&output).contains(&staging), "{}", text(&output));
+    assert_eq!(names(&images), [staging]);
+}
+
+#[test]
 fn a_list_tells_what_is_here() {
     let ((object, digest), world) = (image(), World::new());
     let server = Server::start(&object, &[Answer::Ranged]);

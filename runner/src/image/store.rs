@@ -238,12 +238,13 @@ impl Store {
         Ok(collected)
     }
 
-    /// Removes what crashed processes left: half trees and half removed ones.
+    /// Removes what crashed processes left: half trees and half removed ones. What cannot be removed keeps
+    /// nothing else; the first error is told.
     pub(crate) fn sweep(&self) -> Result<(), StoreError> {
+        let mut swept = Ok(());
         for digest in self.digests("images", STAGING)? {
             if let Some(claim) = self.try_claim(&digest)? {
-                let path = claim.staging_path();
-                tree::remove(&path).map_err(failed("remove", &path))?;
+                swept = swept.and(remove(&claim.staging_path()));
             }
         }
         let images = self.root.join("images");
@@ -255,11 +256,10 @@ impl Store {
                 .starts_with(TRASH.as_bytes())
             {
                 // Nobody needs it, so two processes may remove it at once.
-                let path = entry.path();
-                tree::remove(&path).map_err(failed("remove", &path))?;
+                swept = swept.and(remove(&entry.path()));
             }
         }
-        Ok(())
+        swept
     }
 
     /// The digests that entries of a folder are named by. Other names are not ours, and left alone.
@@ -375,7 +375,7 @@ impl Claim<'_> {
     fn discard(&self, path: &Path) -> Result<(), StoreError> {
         if let Some(trash) = self.move_away(path)? {
             tree::sync_parent(&trash).map_err(failed("sync", &trash))?;
-            tree::remove(&trash).map_err(failed("remove", &trash))?;
+            remove(&trash)?;
         }
         Ok(())
     }
@@ -396,6 +396,10 @@ impl Claim<'_> {
         }
         Ok(None)
     }
+}
+
+fn remove(tree: &Path) -> Result<(), StoreError> {
+    tree::remove(tree).map_err(failed("remove", tree))
 }
 
 fn waiting(digest: &Digest) {
