@@ -108,6 +108,8 @@ fn request(args: &Run, secrets: &Secrets) -> Result<Request, CommandError> {
             pids: args.pids,
         },
     };
+    // Here it is a wrong command line; later it would be a container that does not start.
+    spec.check(secrets).map_err(|why| usage(&why))?;
     Ok(Request::new(rootfs, spec))
 }
 
@@ -203,8 +205,8 @@ impl From<RunError> for CommandError {
                 ),
             ),
             RunError::StillAlive { .. } => (
-                ExitCode::Refused,
-                Some("end that process, or find out what it waits for, and try again"),
+                ExitCode::Failed,
+                Some("try again; if it stays, find out what that process waits for"),
             ),
             RunError::Damaged { .. } => (
                 ExitCode::Refused,

@@ -184,7 +184,7 @@ impl Container {
     /// called again.
     ///
     /// # Errors
-    /// When the kernel does not tell, for example because somebody else waited for all children.
+    /// When nobody tells how the program ended, for example because somebody else waited for all children.
     pub fn wait(&self) -> io::Result<Exit> {
         if let Some(exit) = self.ended.get() {
             return Ok(*exit);
@@ -193,13 +193,21 @@ impl Container {
         let init = wait_pidfd(&self.pidfd);
         let mut told = Vec::new();
         (&self.exit).read_to_end(&mut told)?;
+        self.cgroups.remove();
         let exit = match Exit::from_bytes(&told) {
             Some(exit) => exit,
-            // Init was killed, and the program with it.
-            None => init?.into(),
+            None => untold(init?)?,
         };
-        self.cgroups.remove();
         Ok(*self.ended.get_or_init(|| exit))
+    }
+}
+
+/// How the program ended when init did not tell: by the signal that killed init, and all others with it.
+/// What init itself exits with is no program's.
+fn untold(init: Ended) -> io::Result<Exit> {
+    match init {
+        Ended::Signal(signal) => Ok(Exit::Signal(signal)),
+        Ended::Code(_) => Err(io::Error::other("process 1 did not tell how it ended")),
     }
 }
 
@@ -240,6 +248,28 @@ impl From<Ended> for Exit {
         match ended {
             Ended::Code(code) => Self::Code(code),
             Ended::Signal(signal) => Self::Signal(signal),
+        }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test may panic")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_end_that_nobody_told_is_no_success() {
+        assert_eq!(untold(Ended::Signal(9)).unwrap(), Exit::Signal(9));
+        for code in [0, 1] {
+            untold(Ended::Code(code)).unwrap_err();
+        }
+    }
+
+    #[test]
+    fn an_exit_arrives_as_it_was_sent() {
+        for exit in [Exit::Code(0), Exit::Code(255), Exit::Signal(15)] {
+            assert_eq!(Exit::from_bytes(&exit.to_bytes()), Some(exit));
+            assert_eq!(Exit::from_bytes(&exit.to_bytes()[..4]), None);
         }
     }
 }

@@ -188,6 +188,18 @@ fn stop_ends_a_program_and_what_it_was_is_on_record() {
 }
 
 #[test]
+fn a_grace_may_be_longer_than_any_clock_runs() {
+    let world = World::new();
+    let forever = format!("{}s", u64::MAX);
+    let script = "trap 'exit 3' TERM; echo >/shared/began; while :; do sleep 0.05; done";
+    world.start("a", script);
+    world.wait_for_shared("began");
+    let status = world.ask(0, &["stop", "a", "--grace", &forever]);
+    assert_eq!(status["exit"], json!({"code": 3}));
+    world.ask(0, &["stop", "a", "--grace", &forever]);
+}
+
+#[test]
 fn a_second_stop_may_be_less_patient() {
     let world = World::new();
     let script = "trap '' TERM; echo >/shared/began; while :; do sleep 0.05; done";
