@@ -107,6 +107,9 @@ pub(crate) struct Logs {
     /// The first byte. An offset names the same byte for ever; what is not kept any more is skipped
     #[arg(long, value_name = "OFFSET", default_value_t = 0)]
     pub(crate) from: u64,
+    /// Fail when that byte is not kept any more, instead of beginning later
+    #[arg(long, conflicts_with = "follow")]
+    pub(crate) exact: bool,
     /// The most bytes to print
     #[arg(long, value_name = "BYTES", value_parser = bytes)]
     pub(crate) limit: Option<u64>,

@@ -234,7 +234,8 @@ impl Run {
     fn stay(mut self) {
         let (shared, log, heartbeat) = (Arc::clone(&self.shared), self.log, self.heartbeat);
         let boot_id = self.status.boot_id.clone();
-        let keeper = thread::spawn(move || keep(&shared, &log, &heartbeat, &boot_id));
+        let longest = self.status.log_from;
+        let keeper = thread::spawn(move || keep(&shared, &log, longest, &heartbeat, &boot_id));
         // In this thread: the kernel ties the container to the thread that made it.
         let exit = self.shared.container.wait();
         self.shared.progress().ended = true;
@@ -306,10 +307,10 @@ impl Shared {
     }
 }
 
-/// Keeps the log within its limit and the heartbeat going, until the program ends.
-fn keep(shared: &Shared, log: &Log, heartbeat: &File, boot_id: &str) {
+/// Keeps the log within its limit and the heartbeat going, until the program ends. `longest` is how long the
+/// log was already.
+fn keep(shared: &Shared, log: &Log, mut longest: u64, heartbeat: &File, boot_id: &str) {
     let mut said = String::new();
-    let mut longest = 0;
     let mut looks = 0_u32;
     loop {
         let progress = shared.progress();
@@ -320,10 +321,10 @@ fn keep(shared: &Shared, log: &Log, heartbeat: &File, boot_id: &str) {
         // Opening /dev/stdout with O_TRUNC, as `> /dev/stdout` does, is all it takes.
         let end = log.end().unwrap_or(longest);
         progress.truncated |= end < longest;
-        longest = longest.max(end);
         let ended = progress.ended;
         drop(progress);
-        let problem = match log.trim() {
+        longest = longest.max(end);
+        let problem = match log.mend(longest).and_then(|()| log.trim()) {
             Ok(true) => None,
             Ok(false) => Some("the file system makes no holes: the log has no limit".to_owned()),
             Err(error) => Some(format!("failed to limit the log: {error}")),
