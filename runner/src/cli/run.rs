@@ -6,7 +6,7 @@ use std::time::Duration;
 use clap::{Args, ValueHint};
 
 use super::{StoreArgs, age};
-use crate::container::Bind;
+use crate::container::{Bind, is_host_name};
 use crate::digest::Digest;
 use crate::run::RunId;
 
@@ -186,12 +186,8 @@ fn inside(text: &str) -> Result<String, String> {
 }
 
 fn hostname(text: &str) -> Result<String, String> {
-    let good = text.starts_with(|first: char| first.is_ascii_alphanumeric())
-        && text.len() <= 64
-        && text
-            .bytes()
-            .all(|byte| byte.is_ascii_alphanumeric() || b".-".contains(&byte));
-    good.then(|| text.to_owned())
+    is_host_name(text)
+        .then(|| text.to_owned())
         .ok_or_else(|| "a host name is letters, digits, `.` and `-`, at most 64".to_owned())
 }
 

@@ -13,11 +13,11 @@ use super::logs::skipped;
 use super::runs::{line, signal_name};
 use super::{CommandError, usage};
 use crate::cli::{Attach, Run};
-use crate::container::{Exit, Limits, Spec};
+use crate::container::{Exit, Limits, Secrets, Spec};
 use crate::exit::ExitCode;
 use crate::out::Out;
 use crate::run::secrets::{self, SecretError};
-use crate::run::{Followed, Launched, Request, Rootfs, RunError, RunId, Runs, Secrets, State};
+use crate::run::{Followed, Launched, Request, Rootfs, RunError, RunId, Runs, State};
 
 /// What a program sees when nobody says otherwise.
 const ENVIRONMENT: [(&str, &str); 3] = [

@@ -1,6 +1,5 @@
 //! Starting a container and waiting for it, as seen from the host.
 
-use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -17,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use super::cgroup::Cgroups;
 use super::error::{Failure, Reports, StartError, Told, errno};
 use super::init::{self, Init};
-use super::spec::Spec;
+use super::spec::{Secrets, Spec};
 use crate::sys::process::{
     BlockedSignals, Born, CloneError, Ended, clone, duplicate_from, send_signal, wait_pidfd,
     wait_readable,
@@ -46,7 +45,7 @@ pub enum Exit {
 
 /// Starts a program in an image: returns when it has begun.
 ///
-/// `rootfs` is never written to. The container ends with this process, however that ends. Call it from
+/// `rootfs` is never written to. The secrets are in the container's memory then, and wiped here. The container ends with this process, however that ends. Call it from
 /// a process with one thread.
 ///
 /// # Errors
@@ -54,10 +53,10 @@ pub enum Exit {
 pub fn start(
     spec: &Spec,
     rootfs: &Path,
-    secrets: &BTreeMap<String, Vec<u8>>,
+    secrets: Secrets,
     stdio: Stdio,
 ) -> Result<Container, StartError> {
-    spec.check(secrets).map_err(StartError::Spec)?;
+    spec.check(&secrets).map_err(StartError::Spec)?;
     let user = (!geteuid().is_root()).then(|| (geteuid(), getegid()));
     let (reports, report) = pipe()?;
     let (exit, exited) = pipe()?;
@@ -102,7 +101,7 @@ pub fn start(
         }
     };
     drop(blocked);
-    drop((report, exited, stdio));
+    drop((report, exited, stdio, secrets));
 
     let mut container = Container {
         pid,

@@ -1,6 +1,5 @@
 //! Starting a run: exactly once for each name, whoever asks and however often.
 
-use std::collections::BTreeMap;
 use std::fs::OpenOptions;
 use std::io::{self, BufRead, BufReader, Write};
 use std::net::Shutdown;
@@ -15,15 +14,13 @@ use std::time::{Duration, Instant};
 use super::error::{RunError, failed};
 use super::folder::{Folder, Lock, Runs, Stored};
 use super::id::RunId;
-use super::message::{Order, Report};
+use super::message::{Hidden, Order, Report};
 use super::process;
 use super::request::{Request, Rootfs};
 use super::scope;
 use super::status::{State, Status};
+use crate::container::Secrets;
 use crate::image::Store;
-
-/// The secrets of a run, by name. They are in memory only.
-pub type Secrets = BTreeMap<String, Vec<u8>>;
 
 /// How long somebody else may take to start or remove the run.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -91,7 +88,7 @@ impl Runs {
                 request: request.clone(),
                 secrets: secrets
                     .iter()
-                    .map(|(name, contents)| (name.clone(), hex::encode(contents)))
+                    .map(|(name, contents)| (name.clone(), Hidden(contents.clone())))
                     .collect(),
                 log_limit,
             };

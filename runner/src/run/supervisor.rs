@@ -1,9 +1,8 @@
 //! The process that stays with a run: it makes the container, keeps the log within its limit, listens
 //! for `stop`, and puts the exit on record. When it dies, the kernel kills the container.
 
-use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::net::UnixStream;
@@ -12,6 +11,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, SystemTime};
 
+use nix::sys::prctl::set_dumpable;
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::stat::{Mode, umask};
 use nix::unistd::{close, dup2_stdin, dup2_stdout, setsid};
@@ -19,15 +19,17 @@ use nix::unistd::{close, dup2_stdin, dup2_stdout, setsid};
 use super::control;
 use super::folder::{Folder, Runs, beat};
 use super::log::Log;
-use super::message::{Order, Report};
+use super::message::{Hidden, Order, Report};
 use super::process::{self, Process};
 use super::record::Record;
 use super::request::Rootfs;
 use super::scope;
+use super::secrets::read_whole;
 use super::status::{State, Status};
 use crate::container::{self, Container, Exit, Stdio};
 use crate::exit::ExitCode;
 use crate::image::{Store, seconds};
+use crate::sys::process::no_core_dumps;
 
 /// Between two looks at the log's size.
 const LOOK: Duration = Duration::from_secs(1);
@@ -47,24 +49,19 @@ pub(crate) fn supervise() -> ExitCode {
         report(&mut socket, &Report::Here);
         Ok((socket, lock, order))
     }) {
-        Ok((mut socket, lock, order)) => {
-            let begun = Run::begin(&order);
-            // The secrets are in the container; they need not be here any longer.
-            drop(order);
-            match begun {
-                Ok(run) => {
-                    report(&mut socket, &Report::Started);
-                    drop(socket);
-                    run.stay();
-                    drop(lock);
-                    ExitCode::Done
-                }
-                Err(message) => {
-                    report(&mut socket, &Report::Failed(message));
-                    ExitCode::Failed
-                }
+        Ok((mut socket, lock, order)) => match Run::begin(order) {
+            Ok(run) => {
+                report(&mut socket, &Report::Started);
+                drop(socket);
+                run.stay();
+                drop(lock);
+                ExitCode::Done
             }
-        }
+            Err(message) => {
+                report(&mut socket, &Report::Failed(message));
+                ExitCode::Failed
+            }
+        },
         Err(error) => {
             complain(&format!("failed to become a supervisor: {error}"));
             ExitCode::Failed
@@ -84,6 +81,9 @@ fn arrive() -> io::Result<(UnixStream, OwnedFd)> {
         // The one that read the directory is closed already.
         let _ = close(number);
     }
+    // Secrets are about to come: no core dump, and no other process of this user may look.
+    no_core_dumps()?;
+    set_dumpable(false)?;
     // Fails only for who leads a session already, which is as good.
     let _ = setsid();
     umask(Mode::from_bits_truncate(0o077));
@@ -107,8 +107,7 @@ fn arrive() -> io::Result<(UnixStream, OwnedFd)> {
 }
 
 fn read_order(socket: &mut UnixStream) -> io::Result<Order> {
-    let mut text = Vec::new();
-    socket.read_to_end(&mut text)?;
+    let text = read_whole(socket)?;
     Ok(serde_json::from_slice(&text)?)
 }
 
@@ -152,7 +151,7 @@ struct Progress {
 
 impl Run {
     /// Makes the container. When this fails nothing is left of it but the log of former attempts.
-    fn begin(order: &Order) -> Result<Self, String> {
+    fn begin(order: Order) -> Result<Self, String> {
         let runs = Runs::open(&order.store).map_err(|error| chain(&error))?;
         let folder = runs.folder(&order.id);
         Self::begin_in(&folder, order).inspect_err(|_| {
@@ -162,7 +161,7 @@ impl Run {
         })
     }
 
-    fn begin_in(folder: &Folder, order: &Order) -> Result<Self, String> {
+    fn begin_in(folder: &Folder, order: Order) -> Result<Self, String> {
         let (rootfs, image) = match &order.request.rootfs {
             Rootfs::Tree(path) => (path.clone(), None),
             Rootfs::Image(digest) => {
@@ -196,10 +195,11 @@ impl Run {
         in_words("write the heartbeat", beat(&heartbeat, &status.boot_id))?;
         let control = in_words("listen", control::listen(&folder.path))?;
         let stdio = in_words("open the log", stdio(&log))?;
-        let secrets = decoded(&order.secrets)?;
-        let container = container::start(&order.request.spec, &rootfs, &secrets, stdio)
+        let secrets = order.secrets.into_iter();
+        let secrets = secrets.map(|(name, Hidden(contents))| (name, contents));
+        let spec = &order.request.spec;
+        let container = container::start(spec, &rootfs, secrets.collect(), stdio)
             .map_err(|error| chain(&error))?;
-        drop(secrets);
         notes.extend_from_slice(container.notes());
         status.notes = notes;
         status.process = u32::try_from(container.pid()).ok().and_then(Process::find);
@@ -394,17 +394,6 @@ fn stdio(log: &Log) -> io::Result<Stdio> {
         stdout: log.writer()?.into(),
         stderr: log.writer()?.into(),
     })
-}
-
-fn decoded(secrets: &BTreeMap<String, String>) -> Result<BTreeMap<String, Vec<u8>>, String> {
-    secrets
-        .iter()
-        .map(|(name, text)| {
-            hex::decode(text)
-                .map(|contents| (name.clone(), contents))
-                .map_err(|_| format!("the secret {name} did not arrive whole"))
-        })
-        .collect()
 }
 
 fn in_words<T>(what: &str, result: io::Result<T>) -> Result<T, String> {

@@ -323,10 +323,15 @@ pub(crate) fn take_terminal(fd: impl AsFd) {
     unsafe { libc::ioctl(fd, libc::TIOCSCTTY, 0) };
 }
 
+/// No core dumps of this process and its children: they would hold secrets, and the host's pattern may be a
+/// program.
+pub(crate) fn no_core_dumps() -> Result<(), Errno> {
+    set_limit(libc::RLIMIT_CORE, |_| (0, 0))
+}
+
 /// Sets the limits that a program should not inherit by accident.
 pub(crate) fn default_limits() -> Result<(), Errno> {
-    // No core dumps: they would hold secrets, and the host's pattern may be a program.
-    set_limit(libc::RLIMIT_CORE, |_| (0, 0))?;
+    no_core_dumps()?;
     // What systemd gives its services: programs that use select() break above 1,024.
     set_limit(libc::RLIMIT_NOFILE, |hard| {
         (hard.min(1024), hard.min(524_288))

@@ -1,7 +1,7 @@
 //! How runs end, and what does not end them.
 
 use std::fs;
-use std::io::Read;
+use std::io::{Read, Write};
 use std::os::unix::process::CommandExt;
 use std::process::Stdio;
 
@@ -96,6 +96,48 @@ fn a_program_sees_its_variables_and_nothing_of_ours() {
         assert_eq!(mask & 0x7fff_ffff, 0, "{name}: {log}");
     }
     assert!(!log.contains("hunter2"), "{log}");
+}
+
+#[test]
+fn a_user_without_rights_has_runs_too() {
+    let world = World::new();
+    let binary = world.path("runner");
+    fs::copy(env!("CARGO_BIN_EXE_rekindle-runner"), &binary).unwrap();
+    fs::create_dir(world.store()).unwrap();
+    let owned = std::process::Command::new("chown")
+        .args(["-R", "1000:1000"])
+        .args([world.store(), world.path("root")])
+        .status();
+    assert!(owned.unwrap().success());
+    let mut command = std::process::Command::new("setpriv");
+    command
+        .args([
+            "--reuid=1000",
+            "--regid=1000",
+            "--clear-groups",
+            "--inh-caps=-all",
+        ])
+        .arg(&binary)
+        .args(["run", "--id", "a", "--root"])
+        .arg(world.path("root"))
+        .args(["--secrets-stdin", "--", "/bin/sh", "-c"])
+        .arg("cat /run/secrets/key /proc/self/uid_map; exit 3")
+        .env("REKINDLE_RUNNER_STORE", world.store())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    let mut client = command.spawn().unwrap();
+    let mut stdin = client.stdin.take().unwrap();
+    stdin.write_all(br#"{"key": "x "}"#).unwrap();
+    drop(stdin);
+    let output = client.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(3), "{}", text(&output));
+    let words: Vec<_> = str::from_utf8(&output.stdout)
+        .unwrap()
+        .split_whitespace()
+        .collect();
+    assert_eq!(words, ["x", "0", "1000", "1"]);
+    world.assert_nothing_lives();
 }
 
 #[test]
