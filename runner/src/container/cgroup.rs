@@ -35,6 +35,8 @@ struct Limit {
     controller: &'static str,
     value: u64,
     file: [&'static str; 2],
+    /// What else keeps to it, where the host has that: the file, and its value.
+    also: [Option<(&'static str, u64)>; 2],
 }
 
 impl Cgroups {
@@ -46,11 +48,17 @@ impl Cgroups {
                 controller: "memory",
                 value,
                 file: ["memory.limit_in_bytes", "memory.max"],
+                // Else it could have as much again in swap.
+                also: [
+                    Some(("memory.memsw.limit_in_bytes", value)),
+                    Some(("memory.swap.max", 0)),
+                ],
             }),
             limits.pids.map(|value| Limit {
                 controller: "pids",
                 value,
                 file: ["pids.max", "pids.max"],
+                also: [None; 2],
             }),
         ]
         .into_iter()
@@ -89,8 +97,19 @@ impl Cgroups {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
             Err(error) => return Err(told(&folder)(error)),
         }
-        let file = folder.join(limit.file[usize::from(hierarchy.unified)]);
+        let version = usize::from(hierarchy.unified);
+        let file = folder.join(limit.file[version]);
         fs::write(&file, limit.value.to_string()).map_err(told(&file))?;
+        if let Some((name, value)) = limit.also[version] {
+            let file = folder.join(name);
+            match OpenOptions::new().write(true).open(&file) {
+                // The kernel does not count swap.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                opened => opened
+                    .and_then(|mut file| file.write_all(value.to_string().as_bytes()))
+                    .map_err(told(&file))?,
+            }
+        }
         if hierarchy.unified {
             if self.into.is_none() {
                 self.into = Some(File::open(&folder).map_err(told(&folder))?);

@@ -233,6 +233,30 @@ fn memory_is_bounded_where_the_host_has_groups() {
 }
 
 #[test]
+fn the_limit_of_memory_is_one_of_swap_too() {
+    let mut world = World::new();
+    world.spec.limits.memory_bytes = Some(32 << 20);
+    world.after = |container| {
+        let groups = groups(&group_of(Pid::this()));
+        let read = |name: &str| {
+            let files = groups.iter().map(|group| group.join(name));
+            files
+                .filter_map(|file| fs::read_to_string(file).ok())
+                .next()
+        };
+        // In version 1, both together. A kernel that counts no swap has neither.
+        if let Some(both) = read("memory.memsw.limit_in_bytes") {
+            assert_eq!(both.trim(), (32 << 20).to_string());
+        }
+        if let Some(swap) = read("memory.swap.max") {
+            assert_eq!(swap.trim(), "0");
+        }
+        container.wait().unwrap()
+    };
+    assert_eq!(world.run(&["true"]).exit, Ok(Exit::Code(0)));
+}
+
+#[test]
 fn the_groups_of_a_killed_supervisor_are_removed_by_the_next() {
     let mut world = World::new();
     world.spec.limits.pids = Some(20);
