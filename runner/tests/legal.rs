@@ -280,6 +280,8 @@ fn what_is_built_from_a_directory_comes_out_the_same() {
     let image = arena.folder.path().join("i.tar.zst");
     let built = build(&tree, &image, &options(None)).unwrap();
     assert_eq!(built.digest, digest_of(&fs::read(&image).unwrap()));
+    // A long name needs a header of its own, which is no entry.
+    assert_eq!(built.entries, portrait(&tree).len() as u64);
     let target = arena.target();
     let limits = Limits::default();
     runner::image::unpack_file(&image, &target, Some(&built.digest), &limits).unwrap();

@@ -88,7 +88,8 @@ pub fn build(from: &Path, to: &Path, options: &Options) -> Result<Built, BuildEr
         .ok_or_else(|| failed("create", to)(io::ErrorKind::InvalidInput.into()))?;
     let mut hidden = OsString::from(".");
     hidden.push(name);
-    hidden.push(".building");
+    // Two may build at once; the last one counts.
+    hidden.push(format!(".{}.building", std::process::id()));
     let hidden = to.with_file_name(hidden);
     let file = File::create(&hidden).map_err(failed("create", &hidden))?;
     let mut frames = Frames::new(BufWriter::new(file), options.level);

@@ -46,7 +46,7 @@ impl Runs {
         // The supervisor works in the root directory.
         let store = fs::canonicalize(store).map_err(failed("resolve", store))?;
         let root = store.join("runs");
-        make_private(&root)?;
+        make_private(&root, &store)?;
         Ok(Self { store, root })
     }
 
@@ -77,10 +77,14 @@ impl Runs {
     }
 }
 
-fn make_private(path: &Path) -> Result<(), RunError> {
+/// Makes a folder, unless it is there. When this returns, it survives a power cut.
+fn make_private(path: &Path, parent: &Path) -> Result<(), RunError> {
     match DirBuilder::new().mode(0o700).create(path) {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
-        result => result.map_err(failed("create", path)),
+        result => {
+            result.map_err(failed("create", path))?;
+            sync(parent)
+        }
     }
 }
 
@@ -114,7 +118,8 @@ impl Folder {
     }
 
     pub(crate) fn create(&self) -> Result<(), RunError> {
-        make_private(&self.path)
+        let parent = self.path.parent().unwrap_or(&self.path);
+        make_private(&self.path, parent)
     }
 
     /// The lock, unless somebody has it, or the folder is not there (any more).
