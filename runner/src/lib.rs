@@ -11,6 +11,7 @@ pub mod container;
 mod digest;
 mod exit;
 pub mod image;
+mod lock;
 mod oci;
 mod out;
 pub mod run;

@@ -20,6 +20,7 @@ use serde::{Deserialize, Serialize};
 
 use super::tree::{self, Staging};
 use crate::digest::Digest;
+use crate::lock;
 use crate::unpack::Dropped;
 
 const STAGING: &str = ".staging-";
@@ -290,15 +291,12 @@ impl Store {
     /// The claim, unless somebody else holds a lock.
     fn try_claim(&self, digest: &Digest) -> Result<Option<Claim<'_>>, StoreError> {
         let (lock, path) = self.lock_file(digest)?;
-        match lock.try_lock() {
-            Ok(()) => Ok(Some(Claim {
-                store: self,
-                digest: *digest,
-                _lock: lock,
-            })),
-            Err(TryLockError::WouldBlock) => Ok(None),
-            Err(TryLockError::Error(error)) => Err(failed("lock", &path)(error)),
-        }
+        let locked = lock::try_lock(&lock).map_err(failed("lock", &path))?;
+        Ok(locked.then(|| Claim {
+            store: self,
+            digest: *digest,
+            _lock: lock,
+        }))
     }
 }
 

@@ -25,6 +25,7 @@ use super::id::RunId;
 use super::process;
 use super::request::Request;
 use super::status::{Sight, Status};
+use crate::lock;
 
 pub(crate) const TRASH: &str = ".trash-";
 const HEARTBEAT_WIDTH: usize = 80;
@@ -136,10 +137,8 @@ impl Folder {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             result => result.map_err(failed("open", &path))?,
         };
-        match file.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => return Ok(None),
-            Err(TryLockError::Error(error)) => return Err(failed("lock", &path)(error)),
+        if !lock::try_lock(&file).map_err(failed("lock", &path))? {
+            return Ok(None);
         }
         let ours = stands_at(&file, &path).map_err(failed("read", &path))?;
         Ok(ours.then_some(Lock(file)))
