@@ -215,7 +215,7 @@ impl From<RunError> for CommandError {
             RunError::Busy(_) => (ExitCode::Failed, Some("try again")),
             RunError::NotStarted { .. } => (
                 ExitCode::Failed,
-                Some("nothing was started, and the name is free as before"),
+                Some("no program runs; the same command may be tried again"),
             ),
             RunError::Supervisor { .. } => (
                 ExitCode::Failed,

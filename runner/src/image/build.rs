@@ -1,7 +1,7 @@
 //! A directory or a tar archive becomes an image: the same input gives the same bytes.
 //!
-//! What the unpacker would leave out does not go in: devices, FIFOs, sockets, setuid and setgid bits,
-//! extended attributes. What it would refuse is refused here, where somebody can mend it.
+//! What the unpacker would leave out of a directory does not go in: devices, FIFOs, sockets, setuid and setgid
+//! bits, extended attributes. An archive is taken as it is. What it would refuse is refused here, where somebody can mend it.
 
 use std::collections::HashMap;
 use std::ffi::OsString;
