@@ -5,6 +5,7 @@
 //! `container` runs a program in one; `run` keeps it going when everybody has left. There is no async,
 //! and what enters namespaces does so from a single-threaded process.
 
+mod chain;
 mod cli;
 mod commands;
 pub mod container;

@@ -13,21 +13,15 @@ use super::logs::skipped;
 use super::runs::{line, signal_name};
 use super::{CommandError, usage};
 use crate::cli::{Attach, Run};
-use crate::container::{Exit, Limits, Secrets, Spec};
+use crate::container::{Exit, Limits, PATH, Secrets, Spec};
 use crate::exit::ExitCode;
 use crate::out::Out;
 use crate::run::secrets::{self, SecretError};
 use crate::run::{Followed, Launched, Request, Rootfs, RunError, RunId, Runs, State};
 
 /// What a program sees when nobody says otherwise.
-const ENVIRONMENT: [(&str, &str); 3] = [
-    ("HOME", "/root"),
-    ("LANG", "C.UTF-8"),
-    (
-        "PATH",
-        "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
-    ),
-];
+const ENVIRONMENT: [(&str, &str); 3] = [("HOME", "/root"), ("LANG", "C.UTF-8"), ("PATH", PATH)];
+
 pub(super) fn start(args: &Run, out: &mut Out) -> Result<(), CommandError> {
     let runs = Runs::open(&args.store.store)?;
     let launched = launch(&runs, args)?;

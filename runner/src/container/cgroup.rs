@@ -16,6 +16,7 @@ use nix::unistd::geteuid;
 
 use super::error::Reports;
 use super::spec::Limits;
+use crate::sys::process::start_time;
 
 /// What our groups are called, before the number and start of their maker.
 const PREFIX: &str = "rekindle-runner-";
@@ -172,18 +173,8 @@ fn remove(folder: &Path) {
 fn own_name() -> String {
     static NUMBER: AtomicU32 = AtomicU32::new(0);
     let (pid, number) = (std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed));
-    let started = started(pid).unwrap_or_default();
+    let started = start_time(pid).unwrap_or_default();
     format!("{PREFIX}{pid}-{started}-{number}")
-}
-
-/// When a process began, in ticks since the host did. `None` for one that ended, also when nobody has
-/// waited for it yet.
-fn started(pid: u32) -> Option<u64> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The name stands in brackets, and may have brackets.
-    let mut fields = stat.rsplit_once(')')?.1.split_whitespace();
-    let ended = matches!(fields.next()?, "Z" | "X");
-    fields.nth(18)?.parse().ok().filter(|_| !ended)
 }
 
 /// Removes the groups of makers that were killed.
@@ -198,7 +189,7 @@ fn sweep(parent: &Path) {
             Some((parts.next()?.parse().ok()?, parts.next()?.parse().ok()?))
         });
         if let Some((pid, begin)) = maker
-            && started(pid) != Some(begin)
+            && start_time(pid) != Some(begin)
         {
             // A group that still has processes stays.
             let _ = fs::remove_dir(entry.path());
@@ -298,11 +289,5 @@ mod tests {
         assert_eq!(found(V2, "pids", true), Some(v2));
         assert_eq!(found(V2, "pids", false), None);
         assert_eq!(found("", "pids", true), None);
-    }
-
-    #[test]
-    fn we_know_when_we_began() {
-        assert!(started(std::process::id()).is_some_and(|ticks| ticks > 0));
-        assert_eq!(started(u32::MAX), None);
     }
 }

@@ -19,7 +19,7 @@ use super::process;
 use super::request::{Request, Rootfs};
 use super::scope;
 use super::status::{State, Status};
-use crate::container::Secrets;
+use crate::container::{PATH, Secrets};
 use crate::image::Store;
 
 /// How long somebody else may take to start or remove the run.
@@ -177,10 +177,7 @@ fn word_of(
     let spawned = command
         .args(["supervise", &folder.id.to_string()])
         .env_clear()
-        .env(
-            "PATH",
-            "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
-        )
+        .env("PATH", PATH)
         .current_dir("/")
         .stdin(Stdio::from(OwnedFd::from(theirs)))
         .stdout(Stdio::from(lock.0.try_clone().map_err(supervisor)?))

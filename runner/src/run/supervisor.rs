@@ -26,6 +26,7 @@ use super::request::Rootfs;
 use super::scope;
 use super::secrets::read_whole;
 use super::status::{State, Status};
+use crate::chain::chain;
 use crate::container::{self, Container, Exit, Stdio};
 use crate::exit::ExitCode;
 use crate::image::{Store, seconds};
@@ -398,14 +399,4 @@ fn stdio(log: &Log) -> io::Result<Stdio> {
 
 fn in_words<T>(what: &str, result: io::Result<T>) -> Result<T, String> {
     result.map_err(|error| format!("failed to {what}: {error}"))
-}
-
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text = format!("{text}: {cause}");
-        source = cause.source();
-    }
-    text
 }
