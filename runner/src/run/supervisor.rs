@@ -5,8 +5,8 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
-use std::os::unix::net::UnixStream;
-use std::path::Path;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, SystemTime};
@@ -29,7 +29,7 @@ use super::status::{State, Status};
 use crate::chain::chain;
 use crate::container::{self, Container, Exit, Stdio};
 use crate::exit::ExitCode;
-use crate::image::{Store, seconds};
+use crate::image::{Image, Store, seconds};
 use crate::sys::process::no_core_dumps;
 
 /// Between two looks at the log's size.
@@ -123,6 +123,18 @@ pub(crate) fn complain(message: &str) {
     let _ = writeln!(io::stderr(), "{message}");
 }
 
+/// A run before it has its container: on record as starting.
+struct Prepared {
+    folder: Folder,
+    rootfs: PathBuf,
+    image: Option<Image>,
+    log: Log,
+    record: Record,
+    status: Status,
+    heartbeat: File,
+    control: UnixListener,
+}
+
 /// A run that has begun.
 struct Run {
     folder: Folder,
@@ -132,7 +144,7 @@ struct Run {
     heartbeat: File,
     shared: Arc<Shared>,
     /// Keeps the image from being removed.
-    _image: Option<crate::image::Image>,
+    _image: Option<Image>,
 }
 
 /// What the threads of a supervisor share.
@@ -150,19 +162,9 @@ struct Progress {
     ended: bool,
 }
 
-impl Run {
-    /// Makes the container. When this fails nothing is left of it but the log of former attempts.
-    fn begin(order: Order) -> Result<Self, String> {
-        let runs = Runs::open(&order.store).map_err(|error| chain(&error))?;
-        let folder = runs.folder(&order.id);
-        Self::begin_in(&folder, order).inspect_err(|_| {
-            if let Err(error) = folder.forget_status() {
-                complain(&chain(&error));
-            }
-        })
-    }
-
-    fn begin_in(folder: &Folder, order: Order) -> Result<Self, String> {
+impl Prepared {
+    /// Makes everything but the container.
+    fn new(folder: &Folder, order: &Order) -> Result<Self, String> {
         let (rootfs, image) = match &order.request.rootfs {
             Rootfs::Tree(path) => (path.clone(), None),
             Rootfs::Image(digest) => {
@@ -173,11 +175,10 @@ impl Run {
                 (image.rootfs.clone(), Some(image))
             }
         };
-        let mut notes = Vec::new();
-        leave_session(&mut notes);
         let log = in_words("open the log", Log::open(&folder.path, order.log_limit))?;
         let record = Record::new(folder);
         let mut status = Status::new(&folder.id, order.attempt, &order.request);
+        leave_session(&mut status.notes);
         status.started_at = Some(seconds(SystemTime::now()));
         status.boot_id = in_words("read the boot id", process::boot_id())?;
         status.supervisor = Process::this();
@@ -195,14 +196,34 @@ impl Run {
         )?;
         in_words("write the heartbeat", beat(&heartbeat, &status.boot_id))?;
         let control = in_words("listen", control::listen(&folder.path))?;
-        let stdio = in_words("open the log", stdio(&log))?;
+        Ok(Self {
+            folder: folder.clone(),
+            rootfs,
+            image,
+            log,
+            record,
+            status,
+            heartbeat,
+            control,
+        })
+    }
+
+    /// Starts the program. The secrets of the order are nowhere here then.
+    fn start(&self, order: Order) -> Result<Container, String> {
+        let stdio = in_words("open the log", stdio(&self.log))?;
         let secrets = order.secrets.into_iter();
         let secrets = secrets.map(|(name, Hidden(contents))| (name, contents));
         let spec = &order.request.spec;
-        let container = container::start(spec, &rootfs, secrets.collect(), stdio)
-            .map_err(|error| chain(&error))?;
-        notes.extend_from_slice(container.notes());
-        status.notes = notes;
+        container::start(spec, &self.rootfs, secrets.collect(), stdio)
+            .map_err(|error| chain(&error))
+    }
+
+    /// Puts the program on record, and listens for those who want to stop it.
+    fn publish(self, container: Container) -> Result<Run, String> {
+        let Self {
+            record, mut status, ..
+        } = self;
+        status.notes.extend_from_slice(container.notes());
         status.process = u32::try_from(container.pid()).ok().and_then(Process::find);
         status.state = State::Running;
         if let Err(error) = record.write(&status) {
@@ -218,16 +239,33 @@ impl Run {
             progress: Mutex::default(),
             ended: Condvar::new(),
         });
-        control::serve(control, Arc::clone(&shared));
+        control::serve(self.control, Arc::clone(&shared));
         obey_signals(Arc::clone(&shared));
-        Ok(Self {
-            folder: folder.clone(),
+        Ok(Run {
+            folder: self.folder,
             record,
             status,
-            log,
-            heartbeat,
+            log: self.log,
+            heartbeat: self.heartbeat,
             shared,
-            _image: image,
+            _image: self.image,
+        })
+    }
+}
+
+impl Run {
+    /// Makes the container. When this fails nothing is left of it but the log of former attempts.
+    fn begin(order: Order) -> Result<Self, String> {
+        let runs = Runs::open(&order.store).map_err(|error| chain(&error))?;
+        let folder = runs.folder(&order.id);
+        let begun = Prepared::new(&folder, &order).and_then(|prepared| {
+            let container = prepared.start(order)?;
+            prepared.publish(container)
+        });
+        begun.inspect_err(|_| {
+            if let Err(error) = folder.forget_status() {
+                complain(&chain(&error));
+            }
         })
     }
 
