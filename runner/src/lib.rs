@@ -10,6 +10,7 @@ mod cli;
 mod commands;
 pub mod container;
 mod digest;
+mod disk;
 mod exit;
 pub mod image;
 mod lock;

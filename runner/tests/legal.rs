@@ -8,7 +8,7 @@ mod common;
 use std::fs::{self, File};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 use std::time::{Duration, SystemTime};
 
 use common::{Arena, MTIME, Tar, binary, digest_of, head, portrait, text, zst};
@@ -338,6 +338,38 @@ fn an_archive_is_built_as_it_is_once_it_is_judged() {
     assert!(error.to_string().contains("`..`"), "{error}");
     let left: Vec<_> = fs::read_dir(folder.path()).unwrap().collect();
     assert_eq!(left.len(), 1, "only the archive: {left:?}");
+}
+
+#[test]
+fn two_who_build_the_same_file_at_once_both_succeed() {
+    let folder = tempfile::tempdir().unwrap();
+    let image = folder.path().join("i.tar.zst");
+    for name in ["one", "two"] {
+        fs::create_dir(folder.path().join(name)).unwrap();
+        let contents: Vec<u8> = (0..500_000_u32).flat_map(u32::to_le_bytes).collect();
+        fs::write(folder.path().join(name).join(name), contents).unwrap();
+    }
+    for _ in 0..3 {
+        let builds = ["one", "two"].map(|name| {
+            let mut command = binary();
+            command.args(["image", "build", "--output", "json"]);
+            command.arg(folder.path().join(name)).arg(&image);
+            command.stdout(Stdio::piped()).stderr(Stdio::piped());
+            command.spawn().unwrap()
+        });
+        let digests = builds.map(|build| {
+            let output = build.wait_with_output().unwrap();
+            assert!(output.status.success(), "{}", text(&output));
+            let built: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+            built["digest"].as_str().unwrap().to_owned()
+        });
+        let found = digest_of(&fs::read(&image).unwrap()).to_string();
+        assert!(
+            digests.contains(&found),
+            "{found} is neither of {digests:?}"
+        );
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 3);
+    }
 }
 
 #[test]

@@ -15,8 +15,8 @@ use serde::Serialize;
 
 use super::frames::Frames;
 use super::pack::{Packed, PackedKind, headers};
-use super::tree::sync_parent;
 use crate::digest::Digest;
+use crate::disk::sync_parent;
 use crate::unpack::{self, Limits, UnpackError};
 
 /// How to build.

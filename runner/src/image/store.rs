@@ -20,6 +20,7 @@ use serde::{Deserialize, Serialize};
 
 use super::tree::{self, Staging};
 use crate::digest::Digest;
+use crate::disk;
 use crate::lock;
 use crate::unpack::Dropped;
 
@@ -117,7 +118,7 @@ impl Store {
         };
         for name in ["images", "parts", "locks"] {
             let path = store.root.join(name);
-            match tree::make_private(&path) {
+            match disk::make_private(&path) {
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
                 result => result.map_err(failed("create", &path))?,
             }
@@ -372,7 +373,7 @@ impl Claim<'_> {
 
     fn discard(&self, path: &Path) -> Result<(), StoreError> {
         if let Some(trash) = self.move_away(path)? {
-            tree::sync_parent(&trash).map_err(failed("sync", &trash))?;
+            disk::sync_parent(&trash).map_err(failed("sync", &trash))?;
             remove(&trash)?;
         }
         Ok(())

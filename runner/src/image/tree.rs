@@ -1,9 +1,9 @@
 //! Whole directory trees: made under a hidden name, published by a rename, removed whatever their modes.
 
-use std::fs::{self, DirBuilder, File, Permissions};
+use std::fs::{self, File, Permissions};
 use std::io;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
@@ -12,6 +12,7 @@ use nix::libc;
 use nix::sys::stat::{FchmodatFlags, Mode, fchmodat, fstatat};
 use nix::unistd::syncfs;
 
+use crate::disk::{make_private, sync_parent};
 use crate::sys::names;
 
 /// A directory that nobody else looks at. Unless it is published it is removed, with all that is in it.
@@ -61,21 +62,6 @@ impl Drop for Staging {
                 self.path.display()
             );
         }
-    }
-}
-
-/// Makes a directory that only we may enter, whatever the umask and the parent say.
-pub(crate) fn make_private(path: &Path) -> io::Result<()> {
-    DirBuilder::new().mode(0o700).create(path)?;
-    fs::set_permissions(path, Permissions::from_mode(0o700))
-}
-
-/// Makes a rename or removal in a directory durable.
-pub(crate) fn sync_parent(path: &Path) -> io::Result<()> {
-    match path.parent() {
-        Some(parent) if parent.as_os_str().is_empty() => File::open(".")?.sync_all(),
-        Some(parent) => File::open(parent)?.sync_all(),
-        None => Ok(()),
     }
 }
 

@@ -8,10 +8,11 @@ use std::time::{Duration, SystemTime};
 use serde::Serialize;
 
 use super::error::{RunError, failed};
-use super::folder::{Folder, Runs, TRASH, is_known, sync};
+use super::folder::{Folder, Runs, TRASH, is_known};
 use super::id::RunId;
 use super::launch::survivor;
 use super::status::State;
+use crate::disk;
 
 /// What a collection of runs did.
 #[derive(Debug, Clone, Default, Serialize)]
@@ -83,7 +84,7 @@ impl Runs {
         let name = format!("{TRASH}{}-{}", folder.id, std::process::id());
         let trash = self.root().join(name);
         fs::rename(&folder.path, &trash).map_err(failed("move away", &folder.path))?;
-        sync(self.root())?;
+        disk::sync_parent(&trash).map_err(failed("sync", &trash))?;
         remove(&trash)
     }
 

@@ -14,9 +14,9 @@
 //!
 //! Who writes anything here holds the lock, or has got it from the one who did.
 
-use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
-use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -25,6 +25,7 @@ use super::id::RunId;
 use super::process;
 use super::request::Request;
 use super::status::{Sight, Status};
+use crate::disk;
 use crate::lock;
 
 pub(crate) const TRASH: &str = ".trash-";
@@ -47,7 +48,7 @@ impl Runs {
         // The supervisor works in the root directory.
         let store = fs::canonicalize(store).map_err(failed("resolve", store))?;
         let root = store.join("runs");
-        make_private(&root, &store)?;
+        make(&root)?;
         Ok(Self { store, root })
     }
 
@@ -79,13 +80,10 @@ impl Runs {
 }
 
 /// Makes a folder, unless it is there. When this returns, it survives a power cut.
-fn make_private(path: &Path, parent: &Path) -> Result<(), RunError> {
-    match DirBuilder::new().mode(0o700).create(path) {
+fn make(path: &Path) -> Result<(), RunError> {
+    match disk::make_private(path).and_then(|()| disk::sync_parent(path)) {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
-        result => {
-            result.map_err(failed("create", path))?;
-            sync(parent)
-        }
+        result => result.map_err(failed("create", path)),
     }
 }
 
@@ -119,8 +117,7 @@ impl Folder {
     }
 
     pub(crate) fn create(&self) -> Result<(), RunError> {
-        let parent = self.path.parent().unwrap_or(&self.path);
-        make_private(&self.path, parent)
+        make(&self.path)
     }
 
     /// The lock, unless somebody has it, or the folder is not there (any more).
@@ -274,26 +271,12 @@ impl Folder {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             result => result.map_err(failed("remove", &path))?,
         }
-        sync(&self.path)
+        disk::sync_parent(&path).map_err(failed("sync", &self.path))
     }
 
-    /// Replaces a file as a whole, durably.
     fn write_whole(&self, name: &str, bytes: &[u8]) -> Result<(), RunError> {
         let path = self.file(name);
-        let new = self.file(&format!("{name}.new"));
-        let write = || -> io::Result<()> {
-            let mut file = OpenOptions::new()
-                .create(true)
-                .truncate(true)
-                .write(true)
-                .mode(0o600)
-                .open(&new)?;
-            file.write_all(bytes)?;
-            file.sync_all()?;
-            fs::rename(&new, &path)
-        };
-        write().map_err(failed("write", &path))?;
-        sync(&self.path)
+        disk::replace(&path, bytes).map_err(failed("write", &path))
     }
 
     /// How long ago the supervisor of this boot last looked. `None` when that is not known.
@@ -356,12 +339,6 @@ pub(crate) fn json(value: &impl serde::Serialize) -> Vec<u8> {
     let mut text = serde_json::to_vec_pretty(value).expect("records are plain data");
     text.push(b'\n');
     text
-}
-
-pub(crate) fn sync(folder: &Path) -> Result<(), RunError> {
-    File::open(folder)
-        .and_then(|folder| folder.sync_all())
-        .map_err(failed("sync", folder))
 }
 
 #[cfg(test)]
