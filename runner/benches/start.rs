@@ -278,7 +278,7 @@ fn run(rootfs: &Path, limits: &Limits) {
         stdout: null(),
         stderr: null(),
     };
-    let container = container::start(&spec, rootfs, &BTreeMap::new(), stdio).unwrap();
+    let container = container::start(&spec, rootfs, Default::default(), stdio).unwrap();
     assert_eq!(container.wait().unwrap(), Exit::Code(0));
 }
 

@@ -71,7 +71,7 @@ impl From<ExitCode> for std::process::ExitCode {
 pub(crate) const HELP: &str = "\
 Exit codes:
   0  done
-  1  failed on this machine: no space, no permission, no such file
+  1  failed on this machine: no space, no permission, no such file; something of a former attempt still runs; bytes of a log are gone
   2  the command line is wrong; nothing was changed
   3  the image did not come; try again, it continues where it stopped
   4  the image is not what was asked for, broken or hostile, or the run's name stands for something else; \
@@ -79,4 +79,5 @@ trying again does not help
   5  there is no such run, or the image is not on this host
 `run` (without --detach) and `attach` exit as the program did, and with 125 for everything else.
 
-With --output json, stdout has one JSON document, also for an error.";
+With --output json, stdout has one JSON document, also for an error; but none when the command line cannot be \
+read, and none when `run` or `attach` is interrupted.";

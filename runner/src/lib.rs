@@ -5,12 +5,15 @@
 //! `container` runs a program in one; `run` keeps it going when everybody has left. There is no async,
 //! and what enters namespaces does so from a single-threaded process.
 
+mod chain;
 mod cli;
 mod commands;
 pub mod container;
 mod digest;
+mod disk;
 mod exit;
 pub mod image;
+mod lock;
 mod oci;
 mod out;
 pub mod run;
@@ -22,7 +25,7 @@ pub use exit::ExitCode;
 
 use std::ffi::OsString;
 
-use clap::Parser;
+use clap::{CommandFactory, Parser};
 
 use crate::cli::Cli;
 use crate::out::Out;
@@ -60,7 +63,8 @@ fn follows(args: &[OsString]) -> bool {
         let args = args.iter().skip(1).filter_map(|arg| arg.to_str());
         args.take_while(|&arg| arg != "--")
     };
-    let command = ours().find(|arg| matches!(*arg, "image" | "run" | "attach"));
+    let commands = Cli::command();
+    let command = ours().find(|arg| commands.find_subcommand(arg).is_some());
     let detached = ours().any(|arg| matches!(arg, "--detach" | "-d"));
     matches!(command, Some("run" | "attach")) && !detached
 }

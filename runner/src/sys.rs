@@ -7,9 +7,11 @@ pub(crate) mod process;
 
 pub(crate) use directory::names;
 
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io::Read;
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use nix::errno::Errno;
@@ -22,16 +24,9 @@ use nix::sys::statfs::{TMPFS_MAGIC, fstatfs};
 /// anywhere, are not followed. openat2(2), Linux 5.6.
 pub(crate) fn open_directory_in(root: impl AsFd, path: &[u8]) -> Result<OwnedFd, Errno> {
     let path: &[u8] = if path.is_empty() { b"." } else { path };
-    let how = OpenHow::new()
-        .flags(OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC)
-        .resolve(ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_MAGICLINKS);
-    // EAGAIN: somebody renamed something meanwhile, anywhere on the system, and `..` was walked.
-    loop {
-        match openat2(root.as_fd(), path, how) {
-            Err(Errno::EAGAIN | Errno::EINTR) => {}
-            result => return result,
-        }
-    }
+    let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY;
+    let path = Path::new(OsStr::from_bytes(path));
+    open_in(root, path, flags, ResolveFlag::empty())
 }
 
 /// Opens what a path below `root` names, and follows no symbolic link on the way: `ELOOP` when there is
@@ -61,6 +56,7 @@ pub(crate) fn open_in(
             },
         ))
         .resolve(ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_MAGICLINKS | resolve);
+    // EAGAIN: somebody renamed something meanwhile, anywhere on the system, and `..` was walked.
     loop {
         match openat2(root.as_fd(), path, how) {
             Err(Errno::EAGAIN | Errno::EINTR) => {}

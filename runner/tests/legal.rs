@@ -8,7 +8,7 @@ mod common;
 use std::fs::{self, File};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 use std::time::{Duration, SystemTime};
 
 use common::{Arena, MTIME, Tar, binary, digest_of, head, portrait, text, zst};
@@ -63,6 +63,38 @@ fn a_merged_usr_receives_files_under_its_links() {
                 "{target} {file}"
             );
         }
+    }
+}
+
+#[test]
+fn a_directory_in_place_of_a_link_leaves_the_link_whatever_comes_first() {
+    for target in ["usr/lib", "/usr/lib"] {
+        let tar = Tar::new()
+            .symlink("lib", target)
+            .dir("lib/")
+            .file("lib/one", b"1")
+            .entry(&head("usr/lib", b'5').mode(0o750).mtime(7), b"")
+            .file("usr/lib/two", b"2");
+        let (_arena, root) = unpacked(tar);
+        assert!(root.join("lib").symlink_metadata().unwrap().is_symlink());
+        for file in ["one", "two"] {
+            assert!(root.join("usr/lib").join(file).exists(), "{file}");
+        }
+        assert_eq!(mode(&root.join("usr/lib")), 0o750);
+        assert_eq!(mtime(&root.join("usr/lib")), 7);
+    }
+    // A link to no directory is replaced.
+    for target in ["file", "l"] {
+        let tar = Tar::new()
+            .file("file", b"x")
+            .symlink("l", target)
+            .dir("l/")
+            .file("l/f", b"1");
+        let (_arena, root) = unpacked(tar);
+        assert!(
+            root.join("l").symlink_metadata().unwrap().is_dir(),
+            "{target}"
+        );
     }
 }
 
@@ -248,6 +280,8 @@ fn what_is_built_from_a_directory_comes_out_the_same() {
     let image = arena.folder.path().join("i.tar.zst");
     let built = build(&tree, &image, &options(None)).unwrap();
     assert_eq!(built.digest, digest_of(&fs::read(&image).unwrap()));
+    // A long name needs a header of its own, which is no entry.
+    assert_eq!(built.entries, portrait(&tree).len() as u64);
     let target = arena.target();
     let limits = Limits::default();
     runner::image::unpack_file(&image, &target, Some(&built.digest), &limits).unwrap();
@@ -304,6 +338,38 @@ fn an_archive_is_built_as_it_is_once_it_is_judged() {
     assert!(error.to_string().contains("`..`"), "{error}");
     let left: Vec<_> = fs::read_dir(folder.path()).unwrap().collect();
     assert_eq!(left.len(), 1, "only the archive: {left:?}");
+}
+
+#[test]
+fn two_who_build_the_same_file_at_once_both_succeed() {
+    let folder = tempfile::tempdir().unwrap();
+    let image = folder.path().join("i.tar.zst");
+    for name in ["one", "two"] {
+        fs::create_dir(folder.path().join(name)).unwrap();
+        let contents: Vec<u8> = (0..500_000_u32).flat_map(u32::to_le_bytes).collect();
+        fs::write(folder.path().join(name).join(name), contents).unwrap();
+    }
+    for _ in 0..3 {
+        let builds = ["one", "two"].map(|name| {
+            let mut command = binary();
+            command.args(["image", "build", "--output", "json"]);
+            command.arg(folder.path().join(name)).arg(&image);
+            command.stdout(Stdio::piped()).stderr(Stdio::piped());
+            command.spawn().unwrap()
+        });
+        let digests = builds.map(|build| {
+            let output = build.wait_with_output().unwrap();
+            assert!(output.status.success(), "{}", text(&output));
+            let built: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+            built["digest"].as_str().unwrap().to_owned()
+        });
+        let found = digest_of(&fs::read(&image).unwrap()).to_string();
+        assert!(
+            digests.contains(&found),
+            "{found} is neither of {digests:?}"
+        );
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 3);
+    }
 }
 
 #[test]

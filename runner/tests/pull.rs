@@ -218,6 +218,21 @@ fn a_server_that_ignores_ranges_is_good_enough() {
 }
 
 #[test]
+fn a_server_that_heeds_ranges_only_sometimes_is_good_enough() {
+    let ((object, digest), world) = (image(), World::new());
+    // The second answer breaks off before it comes to what we lack.
+    let answers = [
+        Answer::Cut(300_000),
+        Answer::WholeCut(100_000),
+        Answer::Ranged,
+    ];
+    let server = Server::start(&object, &answers);
+    ended(&world.run(&server.url, &digest), 0);
+    assert_eq!(server.ranges(), [None, Some(300_000), Some(300_000)]);
+    world.assert_whole(&digest);
+}
+
+#[test]
 fn giving_up_keeps_what_came_for_the_next_run() {
     let ((object, digest), world) = (image(), World::new());
     let bad = Server::start(&object, &[Answer::Cut(200_000), Answer::Status(503)]);
@@ -301,6 +316,24 @@ fn a_complete_part_needs_no_download() {
     let server = Server::start(&object, &[Answer::Ranged]);
     ended(&world.run(&server.url, &digest), 0);
     world.assert_whole(&digest);
+}
+
+#[test]
+fn a_server_that_does_not_say_how_long_it_is_has_no_say_in_what_is_complete() {
+    let ((object, digest), world) = (image(), World::new());
+    let _ = Store::open(&world.store).unwrap();
+    let longer = [&object[..], b"more"].concat();
+    for (part, ranges) in [
+        (&object, vec![Some(object.len() as u64)]),
+        (&longer, vec![Some(longer.len() as u64), None]),
+    ] {
+        fs::write(world.path("parts", &digest), part).unwrap();
+        let server = Server::start(&object, &[Answer::Curt]);
+        ended(&world.run(&server.url, &digest), 0);
+        assert_eq!(server.ranges(), ranges);
+        world.assert_whole(&digest);
+        fs::remove_dir_all(world.path("images", &digest)).unwrap();
+    }
 }
 
 #[test]
@@ -493,6 +526,25 @@ fn collection_removes_what_crashes_left() {
     assert_eq!(world.gc("1h")["parts"].as_array().unwrap().len(), 0);
     assert_eq!(names(&images), ["not ours"]);
     assert_eq!(world.gc("0s")["parts"][0], digest.to_string());
+}
+
+#[test]
+fn what_cannot_be_removed_keeps_nothing_else() {
+    let ((_, digest), world) = (image(), World::new());
+    let _ = Store::open(&world.store).unwrap();
+    let images = world.store.join("images");
+    let staging = format!(".staging-{}", digest.hex());
+    // A file where a tree should be.
+    fs::write(images.join(&staging), "").unwrap();
+    fs::create_dir_all(images.join(".trash-a/rootfs")).unwrap();
+    let output = binary()
+        .args(["image", "gc", "--store"])
+        .arg(&world.store)
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(1), "{}", text(&output));
+    assert!(text(&output).contains(&staging), "{}", text(&output));
+    assert_eq!(names(&images), [staging]);
 }
 
 #[test]

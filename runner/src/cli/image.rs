@@ -22,9 +22,10 @@ image at once: one downloads, the others wait for it.")]
     #[command(long_about = "\
 Make an image from a directory or a tar archive (plain or zstd), and print its digest.
 
-The same input gives the same bytes: entries are sorted, owners are numbers, times are whole seconds. \
+The same directory gives the same bytes: entries are sorted, owners are numbers, times are whole seconds. \
 Devices, setuid bits and extended attributes do not go in. With SOURCE_DATE_EPOCH set, no file is newer \
-than that, except for Python sources, because their .pyc files hold their times.")]
+than that, except for Python sources, because their .pyc files hold their times. An archive is judged, and \
+then taken as it is.")]
     Build(Build),
     /// Check the digest and every entry of an image file, without writing anything
     Verify(Verify),

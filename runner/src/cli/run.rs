@@ -6,7 +6,7 @@ use std::time::Duration;
 use clap::{Args, ValueHint};
 
 use super::{StoreArgs, age};
-use crate::container::Bind;
+use crate::container::{Bind, is_host_name};
 use crate::digest::Digest;
 use crate::run::RunId;
 
@@ -107,6 +107,9 @@ pub(crate) struct Logs {
     /// The first byte. An offset names the same byte for ever; what is not kept any more is skipped
     #[arg(long, value_name = "OFFSET", default_value_t = 0)]
     pub(crate) from: u64,
+    /// Fail when that byte is not kept any more, instead of beginning later
+    #[arg(long, conflicts_with = "follow")]
+    pub(crate) exact: bool,
     /// The most bytes to print
     #[arg(long, value_name = "BYTES", value_parser = bytes)]
     pub(crate) limit: Option<u64>,
@@ -183,12 +186,8 @@ fn inside(text: &str) -> Result<String, String> {
 }
 
 fn hostname(text: &str) -> Result<String, String> {
-    let good = text.starts_with(|first: char| first.is_ascii_alphanumeric())
-        && text.len() <= 64
-        && text
-            .bytes()
-            .all(|byte| byte.is_ascii_alphanumeric() || b".-".contains(&byte));
-    good.then(|| text.to_owned())
+    is_host_name(text)
+        .then(|| text.to_owned())
         .ok_or_else(|| "a host name is letters, digits, `.` and `-`, at most 64".to_owned())
 }
 

@@ -29,13 +29,13 @@ pub(super) fn logs(args: &Logs, out: &mut Out) -> Result<(), CommandError> {
                 "--follow has no end to make one JSON document of; poll with --from",
             ));
         }
-        return log_document(&runs, args, out);
+        return log_document(&runs, &view, args, out);
     }
     if args.follow {
         runs.follow(id, args.from, &mut out.bytes(), |count| skipped(out, count))?;
         return Ok(());
     }
-    let Some(log) = runs.log(id)? else {
+    let Some(log) = synced(&runs, &view)? else {
         return Ok(());
     };
     // What is there now: a run that writes as fast as we read would never let us end.
@@ -48,6 +48,9 @@ pub(super) fn logs(args: &Logs, out: &mut Out) -> Result<(), CommandError> {
             return Ok(());
         }
         if chunk.from > at {
+            if args.exact {
+                return Err(gone(args, &chunk));
+            }
             skipped(out, chunk.from - at);
         }
         at = chunk.next();
@@ -62,6 +65,17 @@ pub(super) fn logs(args: &Logs, out: &mut Out) -> Result<(), CommandError> {
     }
 }
 
+/// The log, as far as the view has it on disk: whoever keeps what we print need not fear that a power cut
+/// gives its offsets to other bytes.
+fn synced(runs: &Runs, view: &View) -> Result<Option<Reader>, CommandError> {
+    let id = &view.status.id;
+    let log = runs.log(id)?;
+    match log.as_ref().map_or(Ok(()), Reader::sync) {
+        Ok(()) => Ok(log),
+        Err(error) => Err(failed(&format!("failed to sync the log of {id}: {error}"))),
+    }
+}
+
 fn read(log: &Reader, view: &View, from: u64, most: u64) -> Result<Chunk, CommandError> {
     log.read(from, usize::try_from(most).unwrap_or(usize::MAX))
         .map_err(|error| {
@@ -73,11 +87,11 @@ fn read(log: &Reader, view: &View, from: u64, most: u64) -> Result<Chunk, Comman
 }
 
 /// A part of the log as JSON. It is text, so a character that is cut at the end waits for the next part.
-fn log_document(runs: &Runs, args: &Logs, out: &mut Out) -> Result<(), CommandError> {
-    let view = runs.view(&args.id)?;
+fn log_document(runs: &Runs, view: &View, args: &Logs, out: &mut Out) -> Result<(), CommandError> {
     let limit = args.limit.unwrap_or(CHUNK).min(CHUNK);
-    let mut chunk = match runs.log(&args.id)? {
-        Some(log) => read(&log, &view, args.from, limit)?,
+    let there = view.log.end - args.from.max(view.log.oldest);
+    let mut chunk = match synced(runs, view)? {
+        Some(log) => read(&log, view, args.from, limit.min(there))?,
         None => Chunk {
             from: 0,
             bytes: Vec::new(),
@@ -85,9 +99,15 @@ fn log_document(runs: &Runs, args: &Logs, out: &mut Out) -> Result<(), CommandEr
             end: 0,
         },
     };
+    if args.exact && chunk.from > args.from {
+        return Err(gone(args, &chunk));
+    }
     if chunk.next() < chunk.end || view.status.is_live() {
         let whole = whole_characters(&chunk.bytes);
-        chunk.bytes.truncate(whole);
+        // A limit that is shorter than a character cuts it: the next part must begin later than this one.
+        if whole > 0 || (chunk.bytes.len() as u64) < limit {
+            chunk.bytes.truncate(whole);
+        }
     }
     let value = json!({
         "from": chunk.from,
@@ -102,7 +122,7 @@ fn log_document(runs: &Runs, args: &Logs, out: &mut Out) -> Result<(), CommandEr
     Ok(())
 }
 
-/// The length without a character that is cut at the end; all of it when there would be nothing else.
+/// The length without a character that is cut at the end.
 fn whole_characters(bytes: &[u8]) -> usize {
     let last = bytes.utf8_chunks().last();
     // Only the beginning of a character is cut; other bytes are no text at all.
@@ -113,16 +133,24 @@ fn whole_characters(bytes: &[u8]) -> usize {
             _ => 0,
         }
     });
-    if cut == bytes.len() {
-        bytes.len()
-    } else {
-        bytes.len() - cut
-    }
+    bytes.len() - cut
 }
 
 /// Says that a part of the log is gone.
 pub(super) fn skipped(out: &Out, count: u64) {
     out.note(&format!("({count} bytes are not kept any more)"));
+}
+
+/// `--exact`, and the log begins later by now.
+fn gone(args: &Logs, chunk: &Chunk) -> CommandError {
+    let message = format!(
+        "failed to print the log of {} from {}: it is kept from {} on",
+        args.id, args.from, chunk.oldest
+    );
+    CommandError {
+        hint: Some("go on from there".to_owned()),
+        ..failed(&message)
+    }
 }
 
 fn failed(message: &str) -> CommandError {
@@ -142,7 +170,7 @@ mod tests {
         assert_eq!(whole_characters(b""), 0);
         assert_eq!(whole_characters("aé".as_bytes()), 3);
         assert_eq!(whole_characters(&"aé".as_bytes()[..2]), 1);
-        assert_eq!(whole_characters(&"€".as_bytes()[..2]), 2);
+        assert_eq!(whole_characters(&"€".as_bytes()[..2]), 0);
         assert_eq!(whole_characters(b"a\xff"), 2);
         assert_eq!(whole_characters(b"a\xe2\x82"), 1);
     }

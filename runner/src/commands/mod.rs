@@ -6,9 +6,9 @@ mod run;
 mod runs;
 
 use std::error::Error;
-use std::fmt::Write as _;
 use std::time::Duration;
 
+use crate::chain::chain;
 use crate::cli::Command;
 use crate::exit::ExitCode;
 use crate::out::Out;
@@ -84,21 +84,10 @@ fn usage(message: &str) -> CommandError {
     }
 }
 
-/// An error and everything that caused it, on one line.
-fn chain(error: &dyn Error) -> String {
-    let mut text = format!("failed to {error}");
-    let mut source = error.source();
-    while let Some(cause) = source {
-        let _ = write!(text, ": {cause}");
-        source = cause.source();
-    }
-    text
-}
-
 impl CommandError {
     fn new(error: &dyn Error, kind: ExitCode, hint: Option<&str>) -> Self {
         Self {
-            message: chain(error),
+            message: format!("failed to {}", chain(error)),
             hint: hint.map(str::to_owned),
             kind,
             follows: false,

@@ -13,21 +13,15 @@ use super::logs::skipped;
 use super::runs::{line, signal_name};
 use super::{CommandError, usage};
 use crate::cli::{Attach, Run};
-use crate::container::{Exit, Limits, Spec};
+use crate::container::{Exit, Limits, PATH, Secrets, Spec};
 use crate::exit::ExitCode;
 use crate::out::Out;
 use crate::run::secrets::{self, SecretError};
-use crate::run::{Followed, Launched, Request, Rootfs, RunError, RunId, Runs, Secrets, State};
+use crate::run::{Followed, Launched, Request, Rootfs, RunError, RunId, Runs, State};
 
 /// What a program sees when nobody says otherwise.
-const ENVIRONMENT: [(&str, &str); 3] = [
-    ("HOME", "/root"),
-    ("LANG", "C.UTF-8"),
-    (
-        "PATH",
-        "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
-    ),
-];
+const ENVIRONMENT: [(&str, &str); 3] = [("HOME", "/root"), ("LANG", "C.UTF-8"), ("PATH", PATH)];
+
 pub(super) fn start(args: &Run, out: &mut Out) -> Result<(), CommandError> {
     let runs = Runs::open(&args.store.store)?;
     let launched = launch(&runs, args)?;
@@ -108,6 +102,8 @@ fn request(args: &Run, secrets: &Secrets) -> Result<Request, CommandError> {
             pids: args.pids,
         },
     };
+    // Here it is a wrong command line; later it would be a container that does not start.
+    spec.check(secrets).map_err(|why| usage(&why))?;
     Ok(Request::new(rootfs, spec))
 }
 
@@ -203,8 +199,8 @@ impl From<RunError> for CommandError {
                 ),
             ),
             RunError::StillAlive { .. } => (
-                ExitCode::Refused,
-                Some("end that process, or find out what it waits for, and try again"),
+                ExitCode::Failed,
+                Some("try again; if it stays, find out what that process waits for"),
             ),
             RunError::Damaged { .. } => (
                 ExitCode::Refused,
@@ -213,7 +209,7 @@ impl From<RunError> for CommandError {
             RunError::Busy(_) => (ExitCode::Failed, Some("try again")),
             RunError::NotStarted { .. } => (
                 ExitCode::Failed,
-                Some("nothing was started, and the name is free as before"),
+                Some("no program runs; the same command may be tried again"),
             ),
             RunError::Supervisor { .. } => (
                 ExitCode::Failed,

@@ -7,6 +7,7 @@ use nix::sys::signal::Signal;
 use serde_json::json;
 
 use super::{CommandError, age, size};
+use crate::chain::chain;
 use crate::cli::{ListRuns, OneRun, RunGc, Stop};
 use crate::container::Exit;
 use crate::out::Out;
@@ -28,7 +29,7 @@ pub(super) fn list(args: &ListRuns, out: &mut Out) -> Result<(), CommandError> {
     let Listed { runs, damaged } = Runs::open(&args.store.store)?.list()?;
     let damaged: Vec<_> = damaged
         .into_iter()
-        .map(|(id, error)| (id, super::chain(&error)))
+        .map(|(id, error)| (id, format!("failed to {}", chain(&error))))
         .collect();
     let value = json!({
         "runs": runs,

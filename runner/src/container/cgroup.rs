@@ -16,6 +16,7 @@ use nix::unistd::geteuid;
 
 use super::error::Reports;
 use super::spec::Limits;
+use crate::sys::process::start_time;
 
 /// What our groups are called, before the number and start of their maker.
 const PREFIX: &str = "rekindle-runner-";
@@ -35,6 +36,8 @@ struct Limit {
     controller: &'static str,
     value: u64,
     file: [&'static str; 2],
+    /// What else keeps to it, where the host has that: the file, and its value.
+    also: [Option<(&'static str, u64)>; 2],
 }
 
 impl Cgroups {
@@ -46,11 +49,17 @@ impl Cgroups {
                 controller: "memory",
                 value,
                 file: ["memory.limit_in_bytes", "memory.max"],
+                // Else it could have as much again in swap.
+                also: [
+                    Some(("memory.memsw.limit_in_bytes", value)),
+                    Some(("memory.swap.max", 0)),
+                ],
             }),
             limits.pids.map(|value| Limit {
                 controller: "pids",
                 value,
                 file: ["pids.max", "pids.max"],
+                also: [None; 2],
             }),
         ]
         .into_iter()
@@ -89,8 +98,19 @@ impl Cgroups {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
             Err(error) => return Err(told(&folder)(error)),
         }
-        let file = folder.join(limit.file[usize::from(hierarchy.unified)]);
+        let version = usize::from(hierarchy.unified);
+        let file = folder.join(limit.file[version]);
         fs::write(&file, limit.value.to_string()).map_err(told(&file))?;
+        if let Some((name, value)) = limit.also[version] {
+            let file = folder.join(name);
+            match OpenOptions::new().write(true).open(&file) {
+                // The kernel does not count swap.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                opened => opened
+                    .and_then(|mut file| file.write_all(value.to_string().as_bytes()))
+                    .map_err(told(&file))?,
+            }
+        }
         if hierarchy.unified {
             if self.into.is_none() {
                 self.into = Some(File::open(&folder).map_err(told(&folder))?);
@@ -153,18 +173,8 @@ fn remove(folder: &Path) {
 fn own_name() -> String {
     static NUMBER: AtomicU32 = AtomicU32::new(0);
     let (pid, number) = (std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed));
-    let started = started(pid).unwrap_or_default();
+    let started = start_time(pid).unwrap_or_default();
     format!("{PREFIX}{pid}-{started}-{number}")
-}
-
-/// When a process began, in ticks since the host did. `None` for one that ended, also when nobody has
-/// waited for it yet.
-fn started(pid: u32) -> Option<u64> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The name stands in brackets, and may have brackets.
-    let mut fields = stat.rsplit_once(')')?.1.split_whitespace();
-    let ended = matches!(fields.next()?, "Z" | "X");
-    fields.nth(18)?.parse().ok().filter(|_| !ended)
 }
 
 /// Removes the groups of makers that were killed.
@@ -179,7 +189,7 @@ fn sweep(parent: &Path) {
             Some((parts.next()?.parse().ok()?, parts.next()?.parse().ok()?))
         });
         if let Some((pid, begin)) = maker
-            && started(pid) != Some(begin)
+            && start_time(pid) != Some(begin)
         {
             // A group that still has processes stays.
             let _ = fs::remove_dir(entry.path());
@@ -279,11 +289,5 @@ mod tests {
         assert_eq!(found(V2, "pids", true), Some(v2));
         assert_eq!(found(V2, "pids", false), None);
         assert_eq!(found("", "pids", true), None);
-    }
-
-    #[test]
-    fn we_know_when_we_began() {
-        assert!(started(std::process::id()).is_some_and(|ticks| ticks > 0));
-        assert_eq!(started(u32::MAX), None);
     }
 }

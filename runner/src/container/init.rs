@@ -5,7 +5,6 @@
 //! anything of the image runs: without SYS_PTRACE, which the program lacks, nobody in the container
 //! can open its `exe`, `fd`, `mem` or `root` (CVE-2019-5736). See also `program`.
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::io::Write;
 use std::os::fd::{AsFd, OwnedFd};
@@ -18,12 +17,12 @@ use nix::sched::{CloneFlags, unshare};
 use nix::sys::prctl::{set_dumpable, set_name, set_pdeathsig};
 use nix::sys::signal::Signal;
 use nix::sys::stat::{Mode, umask};
-use nix::unistd::{Gid, Uid, getegid, geteuid, setgroups, sethostname, setresgid, setresuid};
+use nix::unistd::{Gid, Uid, setgroups, sethostname, setresgid, setresuid};
 
 use super::cgroup::Cgroups;
 use super::error::{Failure, Reports, errno, failed};
 use super::root::Root;
-use super::spec::Spec;
+use super::spec::{Secrets, Spec};
 use super::start::{Exit, Stdio};
 use super::{etc, mounts, payload, privileges};
 use crate::sys::process::{
@@ -36,12 +35,13 @@ use crate::sys::process::{
 pub(crate) struct Init<'a> {
     pub(crate) spec: &'a Spec,
     pub(crate) rootfs: &'a Path,
-    pub(crate) secrets: &'a BTreeMap<String, Vec<u8>>,
+    pub(crate) secrets: Secrets,
     pub(crate) stdio: Stdio,
     pub(crate) reports: Reports,
     pub(crate) exited: OwnedFd,
     pub(crate) cgroups: &'a Cgroups,
-    pub(crate) rootless: bool,
+    /// Who we are on the host, unless that is root.
+    pub(crate) user: Option<(Uid, Gid)>,
 }
 
 /// A panic must not go on in what the child copied of the caller.
@@ -54,7 +54,7 @@ impl Drop for ExitOnPanic {
 }
 
 /// The life of process 1.
-pub(crate) fn run(init: Init<'_>) -> ! {
+pub(crate) fn run(mut init: Init<'_>) -> ! {
     let _guard = ExitOnPanic;
     // All are blocked; and the caller may ignore SIGCHLD, on which we rely.
     default_signals();
@@ -74,12 +74,13 @@ pub(crate) fn run(init: Init<'_>) -> ! {
 
 impl Init<'_> {
     /// Makes everything and starts the program; gives its process.
-    fn prepare(&self) -> Result<i32, Failure> {
+    fn prepare(&mut self) -> Result<i32, Failure> {
         self.die_with_the_caller()?;
         self.cgroups.join(&self.reports);
-        if self.rootless {
-            map_user()?;
+        if let Some((user, group)) = self.user {
+            map_user(user, group)?;
         }
+        let rootless = self.user.is_some();
         if let Err(errno) = unshare(CloneFlags::CLONE_NEWCGROUP) {
             self.reports.note(format!(
                 "no cgroup namespace: the program sees the host's names ({errno})"
@@ -91,10 +92,12 @@ impl Init<'_> {
             .map_err(failed("make private all mounts below", "/"))?;
         umask(Mode::from_bits_truncate(0o022));
 
-        let root = Root::make(self.rootfs, &self.spec.limits, self.rootless, &self.reports)?;
-        mounts::kernel(&root, self.spec, self.rootless, &self.reports)?;
+        let root = Root::make(self.rootfs, &self.spec.limits, rootless, &self.reports)?;
+        mounts::kernel(&root, self.spec, rootless, &self.reports)?;
         etc::write(&root, &self.spec.hostname, &self.reports)?;
-        mounts::secrets(&root, self.secrets, &self.reports)?;
+        mounts::secrets(&root, &self.secrets, &self.reports)?;
+        // This process lives as long as the program.
+        self.secrets.clear();
         mounts::binds(&root, &self.spec.binds)?;
         root.enter()?;
 
@@ -126,10 +129,11 @@ impl Init<'_> {
         Ok(())
     }
 
-    /// No group and no other identity of the caller stays.
+    /// No other identity of the caller stays.
     fn become_root(&self) -> Result<(), Failure> {
         let (user, group) = (Uid::from_raw(0), Gid::from_raw(0));
-        if !self.rootless {
+        // user_namespaces(7): who maps a group without root cannot leave the others.
+        if self.user.is_none() {
             setgroups(&[]).map_err(failed("leave the groups of", "the caller"))?;
         }
         setresgid(group, group, group).map_err(failed("become", "group 0"))?;
@@ -137,9 +141,12 @@ impl Init<'_> {
     }
 }
 
-/// One user and one group: ours are 0 inside. user_namespaces(7)
-fn map_user() -> Result<(), Failure> {
-    let (user, group) = (geteuid(), getegid());
+/// One user and one group: ours are 0 inside. The kernel takes no others, and in here it does not
+/// tell who we were. user_namespaces(7)
+fn map_user(user: Uid, group: Gid) -> Result<(), Failure> {
+    // The supervisor is not dumpable, and the files of such a process in /proc are not its own. Nothing of
+    // the image runs yet.
+    set_dumpable(true).map_err(failed("make dumpable", "process 1"))?;
     // Until then we are nobody, and the files of /proc that belong to us are read by number only.
     let write = |path: &str, text: String| {
         fs::write(path, text).map_err(|error| Failure::kernel("write", path, errno(&error)))

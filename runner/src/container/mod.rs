@@ -23,5 +23,7 @@ mod target;
 
 pub use error::StartError;
 pub use nix::sys::signal::Signal;
-pub use spec::{Bind, Limits, Spec};
+pub(crate) use program::PATH;
+pub use spec::{Bind, Limits, Secrets, Spec};
+pub(crate) use spec::{is_host_name, is_secret_name};
 pub use start::{Container, Exit, Stdio, start};

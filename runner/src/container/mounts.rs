@@ -1,7 +1,6 @@
 //! What is mounted in the new root: the kernel's own file systems, secrets, and what the spec binds.
 
 use std::cell::Cell;
-use std::collections::BTreeMap;
 use std::io::Write;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
@@ -15,7 +14,7 @@ use nix::unistd::symlinkat;
 
 use super::error::{Failure, Reports, errno, failed};
 use super::root::{Root, tmpfs};
-use super::spec::{Bind, Spec};
+use super::spec::{Bind, Secrets, Spec};
 use super::target;
 use crate::sys::mount::{
     NO_DEV, NO_EXEC, NO_SUID, NewFs, READ_ONLY, Setting, attach, copy, restrict,
@@ -243,11 +242,7 @@ fn device(name: &str, major: u64, minor: u64) -> Result<OwnedFd, Failure> {
 }
 
 /// Writes the secrets to memory that is not swapped, and mounts that read-only.
-pub(crate) fn secrets(
-    root: &Root,
-    secrets: &BTreeMap<String, Vec<u8>>,
-    reports: &Reports,
-) -> Result<(), Failure> {
+pub(crate) fn secrets(root: &Root, secrets: &Secrets, reports: &Reports) -> Result<(), Failure> {
     const PATH: &str = "/run/secrets";
     if secrets.is_empty() {
         return Ok(());

@@ -8,7 +8,8 @@ use crate::sys::privilege::{
     KEPT, drop_capabilities, filter_system_calls, leave_abstract_sockets, leave_keyring,
 };
 
-/// Gives up capabilities, the way to new ones, and system calls. None of these has a fallback.
+/// Gives up capabilities, the way to new ones, and system calls: none of these has a fallback. The keyring and
+/// the host's abstract sockets, if the host lets it.
 pub(crate) fn drop_all(reports: &Reports) -> Result<(), Failure> {
     if let Err(errno) = leave_keyring() {
         reports.note(format!(

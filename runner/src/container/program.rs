@@ -27,8 +27,8 @@ pub(crate) struct Found {
     pub(crate) path: String,
 }
 
-/// Where programs are looked for when the environment does not say.
-const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+/// Where programs are looked for when nobody says otherwise.
+pub(crate) const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// How deep scripts may be interpreted by scripts; the kernel's own limit.
 const DEPTH: u32 = 5;

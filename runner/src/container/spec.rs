@@ -4,6 +4,10 @@ use std::collections::BTreeMap;
 use std::path::{Component, Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
+use zeroize::Zeroizing;
+
+/// The contents of secrets, by name. Their memory is wiped when they are let go.
+pub type Secrets = BTreeMap<String, Zeroizing<Vec<u8>>>;
 
 /// What runs, and in what surroundings. Holds no secret, so it can be written down.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -70,7 +74,7 @@ const KERNEL: [&str; 3] = ["/proc", "/sys", "/dev"];
 
 impl Spec {
     /// What is wrong with it, with the secrets that it is started with.
-    pub(crate) fn check(&self, secrets: &BTreeMap<String, Vec<u8>>) -> Result<(), String> {
+    pub(crate) fn check(&self, secrets: &Secrets) -> Result<(), String> {
         if self.args.first().is_none_or(String::is_empty) {
             return Err("`args` names no program".to_owned());
         }
@@ -85,8 +89,7 @@ impl Spec {
             return Err(format!("`cwd` {:?} is not absolute", self.cwd));
         }
         no_nul("cwd", [&self.cwd])?;
-        let sound = |byte: u8| byte.is_ascii_alphanumeric() || b"-.".contains(&byte);
-        if !(1..=64).contains(&self.hostname.len()) || !self.hostname.bytes().all(sound) {
+        if !is_host_name(&self.hostname) {
             return Err(format!("`hostname` {:?} is no host name", self.hostname));
         }
         for bind in &self.binds {
@@ -96,13 +99,9 @@ impl Spec {
             }
         }
         for name in &self.secrets {
-            let mut parts = Path::new(name).components();
-            if !matches!((parts.next(), parts.next()), (Some(Component::Normal(part)), None) if part == name.as_str())
-                || name.len() > 255
-            {
+            if !is_secret_name(name) {
                 return Err(format!("the secret's name {name:?} is no file name"));
             }
-            no_nul("secrets", [name])?;
             if !secrets.contains_key(name) {
                 return Err(format!("the secret {name:?} has no contents"));
             }
@@ -112,6 +111,24 @@ impl Spec {
             None => Ok(()),
         }
     }
+}
+
+/// Letters, digits, `.` and `-`, at most 64.
+pub(crate) fn is_host_name(text: &str) -> bool {
+    text.starts_with(|first: char| first.is_ascii_alphanumeric())
+        && text.len() <= 64
+        && text
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || b".-".contains(&byte))
+}
+
+/// Letters, digits, `.`, `_` and `-`, at most 100, not `.` or `-` first: a file name everywhere.
+pub(crate) fn is_secret_name(text: &str) -> bool {
+    text.starts_with(|first: char| first.is_ascii_alphanumeric() || first == '_')
+        && text.len() <= 100
+        && text
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte))
 }
 
 fn no_nul<T: AsRef<str>>(field: &str, texts: impl IntoIterator<Item = T>) -> Result<(), String> {
@@ -165,7 +182,7 @@ mod tests {
         let mut spec = spec();
         spec.binds = bind("/job/in");
         spec.secrets = vec!["key".to_owned()];
-        let secrets = BTreeMap::from([("key".to_owned(), b"x".to_vec())]);
+        let secrets = Secrets::from([("key".to_owned(), b"x".to_vec().into())]);
         assert_eq!(spec.check(&secrets), Ok(()));
         let json = serde_json::to_string(&spec).unwrap();
         assert_eq!(serde_json::from_str::<Spec>(&json).unwrap(), spec);
@@ -176,7 +193,7 @@ mod tests {
         let check = |change: &dyn Fn(&mut Spec), reason: &str| {
             let mut spec = spec();
             change(&mut spec);
-            let error = spec.check(&BTreeMap::new()).unwrap_err();
+            let error = spec.check(&Secrets::new()).unwrap_err();
             assert!(error.contains(reason), "{error:?} does not say {reason:?}");
         };
         check(&|spec| spec.args.clear(), "names no program");
@@ -191,6 +208,7 @@ mod tests {
         );
         check(&|spec| spec.cwd = "work".into(), "not absolute");
         check(&|spec| spec.hostname = "a b".into(), "host name");
+        check(&|spec| spec.hostname = "-a".into(), "host name");
         check(&|spec| spec.hostname = "a".repeat(65), "host name");
         for target in ["work", "/", "/a/../b", "", "/a\0"] {
             check(&|spec| spec.binds = bind(target), "no absolute path");
@@ -198,11 +216,11 @@ mod tests {
         for target in ["/proc", "/proc/sys", "/dev/sda", "/sys/x"] {
             check(&|spec| spec.binds = bind(target), "is in");
         }
-        for name in ["", ".", "..", "a/b", "a/", "/a"] {
+        for name in ["", ".", "..", "a/b", "a/", "/a", "a\0", "-a"] {
             check(&|spec| spec.secrets = vec![name.into()], "no file name");
         }
         check(&|spec| spec.secrets = vec!["key".into()], "no contents");
-        let stray = BTreeMap::from([("key".to_owned(), Vec::new())]);
+        let stray = Secrets::from([("key".to_owned(), Vec::new().into())]);
         assert!(spec().check(&stray).unwrap_err().contains("not in"));
     }
 }

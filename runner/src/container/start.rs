@@ -1,6 +1,5 @@
 //! Starting a container and waiting for it, as seen from the host.
 
-use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -11,13 +10,13 @@ use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::libc;
 use nix::sys::signal::Signal;
-use nix::unistd::{geteuid, pipe2};
+use nix::unistd::{getegid, geteuid, pipe2};
 use serde::{Deserialize, Serialize};
 
 use super::cgroup::Cgroups;
 use super::error::{Failure, Reports, StartError, Told, errno};
 use super::init::{self, Init};
-use super::spec::Spec;
+use super::spec::{Secrets, Spec};
 use crate::sys::process::{
     BlockedSignals, Born, CloneError, Ended, clone, duplicate_from, send_signal, wait_pidfd,
     wait_readable,
@@ -46,7 +45,7 @@ pub enum Exit {
 
 /// Starts a program in an image: returns when it has begun.
 ///
-/// `rootfs` is never written to. The container ends with this process, however that ends. Call it from
+/// `rootfs` is never written to. The secrets are in the container's memory then, and wiped here. The container ends with this process, however that ends. Call it from
 /// a process with one thread.
 ///
 /// # Errors
@@ -54,18 +53,18 @@ pub enum Exit {
 pub fn start(
     spec: &Spec,
     rootfs: &Path,
-    secrets: &BTreeMap<String, Vec<u8>>,
+    secrets: Secrets,
     stdio: Stdio,
 ) -> Result<Container, StartError> {
-    spec.check(secrets).map_err(StartError::Spec)?;
-    let rootless = !geteuid().is_root();
+    spec.check(&secrets).map_err(StartError::Spec)?;
+    let user = (!geteuid().is_root()).then(|| (geteuid(), getegid()));
     let (reports, report) = pipe()?;
     let (exit, exited) = pipe()?;
     let mut notes = Vec::new();
     let cgroups = Cgroups::make(&spec.limits, &mut notes);
     let mut namespaces =
         libc::CLONE_NEWNS | libc::CLONE_NEWPID | libc::CLONE_NEWUTS | libc::CLONE_NEWIPC;
-    if rootless {
+    if user.is_some() {
         namespaces |= libc::CLONE_NEWUSER;
     }
 
@@ -97,12 +96,12 @@ pub fn start(
                 reports: Reports::new(report),
                 exited,
                 cgroups: &cgroups,
-                rootless,
+                user,
             })
         }
     };
     drop(blocked);
-    drop((report, exited, stdio));
+    drop((report, exited, stdio, secrets));
 
     let mut container = Container {
         pid,
@@ -184,7 +183,7 @@ impl Container {
     /// called again.
     ///
     /// # Errors
-    /// When the kernel does not tell, for example because somebody else waited for all children.
+    /// When nobody tells how the program ended, for example because somebody else waited for all children.
     pub fn wait(&self) -> io::Result<Exit> {
         if let Some(exit) = self.ended.get() {
             return Ok(*exit);
@@ -193,13 +192,21 @@ impl Container {
         let init = wait_pidfd(&self.pidfd);
         let mut told = Vec::new();
         (&self.exit).read_to_end(&mut told)?;
+        self.cgroups.remove();
         let exit = match Exit::from_bytes(&told) {
             Some(exit) => exit,
-            // Init was killed, and the program with it.
-            None => init?.into(),
+            None => untold(init?)?,
         };
-        self.cgroups.remove();
         Ok(*self.ended.get_or_init(|| exit))
+    }
+}
+
+/// How the program ended when init did not tell: by the signal that killed init, and all others with it.
+/// What init itself exits with is no program's.
+fn untold(init: Ended) -> io::Result<Exit> {
+    match init {
+        Ended::Signal(signal) => Ok(Exit::Signal(signal)),
+        Ended::Code(_) => Err(io::Error::other("process 1 did not tell how it ended")),
     }
 }
 
@@ -240,6 +247,28 @@ impl From<Ended> for Exit {
         match ended {
             Ended::Code(code) => Self::Code(code),
             Ended::Signal(signal) => Self::Signal(signal),
+        }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test may panic")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_end_that_nobody_told_is_no_success() {
+        assert_eq!(untold(Ended::Signal(9)).unwrap(), Exit::Signal(9));
+        for code in [0, 1] {
+            untold(Ended::Code(code)).unwrap_err();
+        }
+    }
+
+    #[test]
+    fn an_exit_arrives_as_it_was_sent() {
+        for exit in [Exit::Code(0), Exit::Code(255), Exit::Signal(15)] {
+            assert_eq!(Exit::from_bytes(&exit.to_bytes()), Some(exit));
+            assert_eq!(Exit::from_bytes(&exit.to_bytes()[..4]), None);
         }
     }
 }

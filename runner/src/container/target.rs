@@ -13,7 +13,7 @@ use nix::sys::stat::{Mode, fstat, mkdirat};
 
 use super::error::{Failure, failed};
 use super::root::Root;
-use crate::sys::open_without_links;
+use crate::sys::{mount, open_without_links};
 
 /// Opens a directory of the image.
 pub(crate) fn directory(root: &Root, path: &Path) -> Result<OwnedFd, Failure> {
@@ -81,15 +81,15 @@ fn make_file(root: &Root, path: &Path) -> Result<OwnedFd, Failure> {
         .map_err(failed("make in the image", path))
 }
 
-/// Nothing is made in a directory of the host that is mounted in the image.
+/// Nothing is made in a directory of the host that is mounted in the image. That may be of the same file
+/// system as the image; the memory is ours alone.
 fn in_image(root: &Root, parent: impl AsFd, path: &Path) -> Result<(), Failure> {
-    let device = |fd| {
-        fstat(fd)
-            .map(|stat| stat.st_dev)
-            .map_err(failed("look at", path))
+    let look = || -> Result<bool, Errno> {
+        let parent = parent.as_fd();
+        let in_memory = fstat(parent)?.st_dev == fstat(root.memory())?.st_dev;
+        Ok(in_memory || mount::id(parent)? == mount::id(root.fd())?)
     };
-    let parent = device(parent.as_fd())?;
-    if parent == device(root.fd())? || parent == device(root.memory())? {
+    if look().map_err(failed("look at", path))? {
         Ok(())
     } else {
         let reason = "it is missing in what is mounted above it";

@@ -1,7 +1,7 @@
 //! A directory or a tar archive becomes an image: the same input gives the same bytes.
 //!
-//! What the unpacker would leave out does not go in: devices, FIFOs, sockets, setuid and setgid bits,
-//! extended attributes. What it would refuse is refused here, where somebody can mend it.
+//! What the unpacker would leave out of a directory does not go in: devices, FIFOs, sockets, setuid and setgid
+//! bits, extended attributes. An archive is taken as it is. What it would refuse is refused here, where somebody can mend it.
 
 use std::collections::HashMap;
 use std::ffi::OsString;
@@ -15,8 +15,8 @@ use serde::Serialize;
 
 use super::frames::Frames;
 use super::pack::{Packed, PackedKind, headers};
-use super::tree::sync_parent;
 use crate::digest::Digest;
+use crate::disk::sync_parent;
 use crate::unpack::{self, Limits, UnpackError};
 
 /// How to build.
@@ -88,7 +88,8 @@ pub fn build(from: &Path, to: &Path, options: &Options) -> Result<Built, BuildEr
         .ok_or_else(|| failed("create", to)(io::ErrorKind::InvalidInput.into()))?;
     let mut hidden = OsString::from(".");
     hidden.push(name);
-    hidden.push(".building");
+    // Two may build at once; the last one counts.
+    hidden.push(format!(".{}.building", std::process::id()));
     let hidden = to.with_file_name(hidden);
     let file = File::create(&hidden).map_err(failed("create", &hidden))?;
     let mut frames = Frames::new(BufWriter::new(file), options.level);

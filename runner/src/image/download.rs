@@ -1,16 +1,21 @@
 //! A download as a reader: what was saved earlier first, then the rest from the server, however often
 //! the connection breaks. Each byte is delivered once, in order, and saved in the part file.
 
+mod agent;
+mod error;
+
+pub use agent::Network;
+pub(crate) use agent::agent;
+pub use error::DownloadError;
+
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::unix::fs::FileExt;
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::path::PathBuf;
 use std::thread;
 use std::time::Duration;
 
 use ureq::http::{HeaderMap, Response, Uri, header};
-use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig, parse_pem};
 use ureq::typestate::WithoutBody;
 use ureq::{Agent, Body, BodyReader, RequestBuilder};
 
@@ -20,151 +25,6 @@ use super::source::Source;
 const PAUSE: Duration = Duration::from_millis(200);
 /// The longest pause.
 const PAUSE_MAX: Duration = Duration::from_secs(5);
-/// How long a server may be silent.
-const SILENCE: Duration = Duration::from_secs(30);
-
-/// How to reach servers.
-#[derive(Debug, Clone)]
-pub struct Network {
-    /// Tries in a row that bring not one byte, before we give up.
-    pub tries: u32,
-    /// Certificate authorities to trust instead of the host's, as PEM.
-    pub ca_file: Option<PathBuf>,
-    /// Who we are for registries, as docker's `config.json` has it.
-    pub auth_file: Option<PathBuf>,
-}
-
-/// Why a download did not come to its end.
-#[derive(Debug, thiserror::Error)]
-pub enum DownloadError {
-    /// The server refuses; asking again does not help.
-    #[error("download {url}: the server says {status}")]
-    Status {
-        /// The URL without its query.
-        url: String,
-        /// The HTTP status.
-        status: u16,
-    },
-    /// The server wants us to go elsewhere: a presigned URL is for one place.
-    #[error("download {url}: the server redirects, which is not followed")]
-    Redirect {
-        /// The URL without its query.
-        url: String,
-    },
-    /// The object is not the one that we began with.
-    #[error("download {url}: the object changed meanwhile")]
-    Changed {
-        /// The URL without its query.
-        url: String,
-    },
-    /// The registry does not know us, or does not let us have it.
-    #[error("download {url}: the registry says {status}")]
-    Denied {
-        /// The URL without its query.
-        url: String,
-        /// The HTTP status.
-        status: u16,
-    },
-    /// The object is not as long as it must be.
-    #[error("download {url}: it is not {bytes} bytes long, as the image says")]
-    Size {
-        /// The URL without its query.
-        url: String,
-        /// The length that it must have.
-        bytes: u64,
-    },
-    /// The file that says who we are cannot be used.
-    #[error("read the credentials in {}", path.display())]
-    Credentials {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        #[source]
-        source: io::Error,
-    },
-    /// The object is larger than any image may be.
-    #[error("download {url}: {bytes} bytes are more than an image may have")]
-    TooLarge {
-        /// The URL without its query.
-        url: String,
-        /// The length that the server says.
-        bytes: u64,
-    },
-    /// The server was tried often enough.
-    #[error("download {url}: no byte came in {tries} tries")]
-    GaveUp {
-        /// The URL without its query.
-        url: String,
-        /// How often it was tried.
-        tries: u32,
-        /// What went wrong the last time.
-        #[source]
-        source: io::Error,
-    },
-    /// The certificates cannot be read.
-    #[error("read the certificates in {}", path.display())]
-    Certificates {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        #[source]
-        source: io::Error,
-    },
-    /// What came cannot be saved.
-    #[error("save the download in {}", path.display())]
-    Save {
-        /// The part file.
-        path: PathBuf,
-        /// Why.
-        #[source]
-        source: io::Error,
-    },
-}
-
-/// An HTTP client that verifies certificates and follows no redirect.
-pub(crate) fn agent(network: &Network) -> Result<Agent, DownloadError> {
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let roots = match &network.ca_file {
-        None => RootCerts::PlatformVerifier,
-        Some(path) => RootCerts::new_with_certs(&read_certificates(path).map_err(|source| {
-            DownloadError::Certificates {
-                path: path.clone(),
-                source,
-            }
-        })?),
-    };
-    let tls = TlsConfig::builder()
-        .unversioned_rustls_crypto_provider(provider)
-        .root_certs(roots)
-        .build();
-    let config = Agent::config_builder()
-        .tls_config(tls)
-        .http_status_as_error(false)
-        .max_redirects(0)
-        .max_redirects_will_error(false)
-        .user_agent(concat!("rekindle-runner/", env!("CARGO_PKG_VERSION")))
-        .accept_encoding("identity")
-        .timeout_connect(Some(Duration::from_secs(10)))
-        .timeout_recv_response(Some(SILENCE))
-        .timeout_per_read(Some(SILENCE))
-        .build();
-    Ok(config.new_agent())
-}
-
-fn read_certificates(path: &Path) -> io::Result<Vec<Certificate<'static>>> {
-    let pem = std::fs::read(path)?;
-    let certificates: Vec<_> = parse_pem(&pem)
-        .filter_map(|item| match item {
-            Ok(PemItem::Certificate(certificate)) => Some(Ok(certificate)),
-            Ok(_) => None,
-            Err(error) => Some(Err(io::Error::other(error))),
-        })
-        .collect::<Result<_, _>>()?;
-    if certificates.is_empty() {
-        return Err(io::Error::other("there is no certificate in it"));
-    }
-    Ok(certificates)
-}
 
 /// Who brings the bytes of one object.
 pub(crate) trait Origin: Send {
@@ -326,6 +186,8 @@ impl<O: Origin> Download<O> {
     fn judge(&mut self, response: &Response<Body>) -> Result<bool, Answer> {
         let status = response.status().as_u16();
         let headers = response.headers();
+        // What an answer that broke off left to skip is none of this one's.
+        self.skip = 0;
         let total = match status {
             200 => {
                 self.skip = self.at;
@@ -341,6 +203,8 @@ impl<O: Origin> Download<O> {
             }
             416 => match content_range(headers) {
                 Some((None, total)) if total == self.at => return Ok(false),
+                // All of it may have been saved by an earlier run; the digest decides.
+                None if self.at > 0 && self.at == self.saved => return Ok(false),
                 _ => return Err(self.changed()),
             },
             300..=399 => return Err(Answer::Fatal(DownloadError::Redirect { url: self.url() })),

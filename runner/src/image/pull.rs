@@ -12,6 +12,7 @@ use super::source::Source;
 use super::store::{self, Image, Manifest, Store, StoreError};
 use super::tree::{self, Staging};
 use crate::digest::{Digest, Hashed};
+use crate::disk::make_private;
 use crate::oci::{self, Flaw};
 use crate::unpack::{self, Limits, Summary, UnpackError};
 
@@ -135,7 +136,7 @@ fn make(
 ) -> Result<(), PullError> {
     let staging = claim.staging()?;
     let rootfs = staging.path().join("rootfs");
-    tree::make_private(&rootfs).map_err(|source| PullError::File {
+    make_private(&rootfs).map_err(|source| PullError::File {
         operation: "create",
         path: rootfs.clone(),
         source,

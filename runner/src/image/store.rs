@@ -20,6 +20,8 @@ use serde::{Deserialize, Serialize};
 
 use super::tree::{self, Staging};
 use crate::digest::Digest;
+use crate::disk;
+use crate::lock;
 use crate::unpack::Dropped;
 
 const STAGING: &str = ".staging-";
@@ -116,7 +118,7 @@ impl Store {
         };
         for name in ["images", "parts", "locks"] {
             let path = store.root.join(name);
-            match tree::make_private(&path) {
+            match disk::make_private(&path) {
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
                 result => result.map_err(failed("create", &path))?,
             }
@@ -238,12 +240,13 @@ impl Store {
         Ok(collected)
     }
 
-    /// Removes what crashed processes left: half trees and half removed ones.
+    /// Removes what crashed processes left: half trees and half removed ones. What cannot be removed keeps
+    /// nothing else; the first error is told.
     pub(crate) fn sweep(&self) -> Result<(), StoreError> {
+        let mut swept = Ok(());
         for digest in self.digests("images", STAGING)? {
             if let Some(claim) = self.try_claim(&digest)? {
-                let path = claim.staging_path();
-                tree::remove(&path).map_err(failed("remove", &path))?;
+                swept = swept.and(remove(&claim.staging_path()));
             }
         }
         let images = self.root.join("images");
@@ -255,11 +258,10 @@ impl Store {
                 .starts_with(TRASH.as_bytes())
             {
                 // Nobody needs it, so two processes may remove it at once.
-                let path = entry.path();
-                tree::remove(&path).map_err(failed("remove", &path))?;
+                swept = swept.and(remove(&entry.path()));
             }
         }
-        Ok(())
+        swept
     }
 
     /// The digests that entries of a folder are named by. Other names are not ours, and left alone.
@@ -290,15 +292,12 @@ impl Store {
     /// The claim, unless somebody else holds a lock.
     fn try_claim(&self, digest: &Digest) -> Result<Option<Claim<'_>>, StoreError> {
         let (lock, path) = self.lock_file(digest)?;
-        match lock.try_lock() {
-            Ok(()) => Ok(Some(Claim {
-                store: self,
-                digest: *digest,
-                _lock: lock,
-            })),
-            Err(TryLockError::WouldBlock) => Ok(None),
-            Err(TryLockError::Error(error)) => Err(failed("lock", &path)(error)),
-        }
+        let locked = lock::try_lock(&lock).map_err(failed("lock", &path))?;
+        Ok(locked.then(|| Claim {
+            store: self,
+            digest: *digest,
+            _lock: lock,
+        }))
     }
 }
 
@@ -374,8 +373,8 @@ impl Claim<'_> {
 
     fn discard(&self, path: &Path) -> Result<(), StoreError> {
         if let Some(trash) = self.move_away(path)? {
-            tree::sync_parent(&trash).map_err(failed("sync", &trash))?;
-            tree::remove(&trash).map_err(failed("remove", &trash))?;
+            disk::sync_parent(&trash).map_err(failed("sync", &trash))?;
+            remove(&trash)?;
         }
         Ok(())
     }
@@ -396,6 +395,10 @@ impl Claim<'_> {
         }
         Ok(None)
     }
+}
+
+fn remove(tree: &Path) -> Result<(), StoreError> {
+    tree::remove(tree).map_err(failed("remove", tree))
 }
 
 fn waiting(digest: &Digest) {

@@ -1,13 +1,19 @@
 //! Whole directory trees: made under a hidden name, published by a rename, removed whatever their modes.
 
-use std::fs::{self, DirBuilder, File, Permissions};
+use std::fs::{self, File, Permissions};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
-use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
+use nix::fcntl::{AT_FDCWD, AtFlags, OFlag, RenameFlags, openat, renameat2};
+use nix::libc;
+use nix::sys::stat::{FchmodatFlags, Mode, fchmodat, fstatat};
 use nix::unistd::syncfs;
+
+use crate::disk::{make_private, sync_parent};
+use crate::sys::names;
 
 /// A directory that nobody else looks at. Unless it is published it is removed, with all that is in it.
 #[derive(Debug)]
@@ -59,21 +65,6 @@ impl Drop for Staging {
     }
 }
 
-/// Makes a directory that only we may enter, whatever the umask and the parent say.
-pub(crate) fn make_private(path: &Path) -> io::Result<()> {
-    DirBuilder::new().mode(0o700).create(path)?;
-    fs::set_permissions(path, Permissions::from_mode(0o700))
-}
-
-/// Makes a rename or removal in a directory durable.
-pub(crate) fn sync_parent(path: &Path) -> io::Result<()> {
-    match path.parent() {
-        Some(parent) if parent.as_os_str().is_empty() => File::open(".")?.sync_all(),
-        Some(parent) => File::open(parent)?.sync_all(),
-        None => Ok(()),
-    }
-}
-
 /// Removes a tree without following links. What is gone already is fine.
 pub(crate) fn remove(path: &Path) -> io::Result<()> {
     match fs::remove_dir_all(path) {
@@ -87,14 +78,53 @@ pub(crate) fn remove(path: &Path) -> io::Result<()> {
     }
 }
 
-fn open_up(directory: &Path) -> io::Result<()> {
-    fs::set_permissions(directory, Permissions::from_mode(0o700))?;
-    for entry in fs::read_dir(directory)? {
-        let entry = entry?;
-        // The type is that of the entry itself: a link to a directory is not followed.
-        if entry.file_type()?.is_dir() {
-            open_up(&entry.path())?;
+fn open_up(tree: &Path) -> io::Result<()> {
+    fs::set_permissions(tree, Permissions::from_mode(0o700))?;
+    open_up_below(&File::open(tree)?.into())
+}
+
+/// From one open directory to the next: the paths of a tree may be longer than the kernel takes.
+fn open_up_below(directory: &OwnedFd) -> io::Result<()> {
+    for name in names(directory.try_clone()?)? {
+        let stat = fstatat(directory, &name[..], AtFlags::AT_SYMLINK_NOFOLLOW)?;
+        if stat.st_mode & libc::S_IFMT == libc::S_IFDIR {
+            let mode = Mode::from_bits_truncate(0o700);
+            fchmodat(directory, &name[..], mode, FchmodatFlags::FollowSymlink)?;
+            let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+            open_up_below(&openat(directory, &name[..], flags, Mode::empty())?)?;
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test may panic")]
+mod tests {
+    use nix::sys::stat::{fstat, mkdirat};
+
+    use super::*;
+
+    #[test]
+    fn a_tree_that_is_closed_and_deeper_than_a_path_is_long_is_opened_up_and_removed() {
+        let folder = tempfile::tempdir().unwrap();
+        let tree = folder.path().join("tree");
+        fs::create_dir(&tree).unwrap();
+        let name = "n".repeat(250);
+        let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY;
+        let mut all: Vec<OwnedFd> = vec![File::open(&tree).unwrap().into()];
+        for _ in 0..20 {
+            let last = all.last().unwrap();
+            mkdirat(last, name.as_str(), Mode::from_bits_truncate(0o700)).unwrap();
+            all.push(openat(last, name.as_str(), flags, Mode::empty()).unwrap());
+        }
+        for directory in &all {
+            nix::sys::stat::fchmod(directory, Mode::empty()).unwrap();
+        }
+        open_up(&tree).unwrap();
+        for directory in &all {
+            assert_eq!(fstat(directory).unwrap().st_mode & 0o777, 0o700);
+        }
+        remove(&tree).unwrap();
+        assert!(!tree.exists());
+    }
 }

@@ -8,10 +8,11 @@ use std::time::{Duration, SystemTime};
 use serde::Serialize;
 
 use super::error::{RunError, failed};
-use super::folder::{Folder, Runs, TRASH, is_known, sync};
+use super::folder::{Folder, Runs, TRASH, is_known};
 use super::id::RunId;
 use super::launch::survivor;
 use super::status::State;
+use crate::disk;
 
 /// What a collection of runs did.
 #[derive(Debug, Clone, Default, Serialize)]
@@ -34,7 +35,7 @@ impl Runs {
     /// When the store cannot be read, or something cannot be removed.
     pub fn collect(&self, older_than: Duration) -> Result<Gone, RunError> {
         let mut gone = Gone::default();
-        self.sweep()?;
+        let swept = self.sweep();
         for id in self.ids()? {
             let folder = self.folder(&id);
             if let Some(why) = foreign(&folder.path)? {
@@ -74,7 +75,7 @@ impl Runs {
                 gone.kept.push(id);
             }
         }
-        Ok(gone)
+        swept.map(|()| gone)
     }
 
     /// Removes a folder, for who has its lock: at once by its name, so that a crash leaves no half of
@@ -83,12 +84,14 @@ impl Runs {
         let name = format!("{TRASH}{}-{}", folder.id, std::process::id());
         let trash = self.root().join(name);
         fs::rename(&folder.path, &trash).map_err(failed("move away", &folder.path))?;
-        sync(self.root())?;
+        disk::sync_parent(&trash).map_err(failed("sync", &trash))?;
         remove(&trash)
     }
 
-    /// Removes what a crashed process had begun to.
+    /// Removes what a crashed process had begun to. What cannot be removed keeps nothing else; the first error
+    /// is told.
     fn sweep(&self) -> Result<(), RunError> {
+        let mut swept = Ok(());
         for entry in fs::read_dir(self.root()).map_err(failed("read", self.root()))? {
             let entry = entry.map_err(failed("read", self.root()))?;
             if entry
@@ -96,10 +99,10 @@ impl Runs {
                 .as_encoded_bytes()
                 .starts_with(TRASH.as_bytes())
             {
-                remove(&entry.path())?;
+                swept = swept.and(remove(&entry.path()));
             }
         }
-        Ok(())
+        swept
     }
 }
 

@@ -14,9 +14,9 @@
 //!
 //! Who writes anything here holds the lock, or has got it from the one who did.
 
-use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
-use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -25,6 +25,8 @@ use super::id::RunId;
 use super::process;
 use super::request::Request;
 use super::status::{Sight, Status};
+use crate::disk;
+use crate::lock;
 
 pub(crate) const TRASH: &str = ".trash-";
 const HEARTBEAT_WIDTH: usize = 80;
@@ -46,7 +48,7 @@ impl Runs {
         // The supervisor works in the root directory.
         let store = fs::canonicalize(store).map_err(failed("resolve", store))?;
         let root = store.join("runs");
-        make_private(&root)?;
+        make(&root)?;
         Ok(Self { store, root })
     }
 
@@ -77,8 +79,9 @@ impl Runs {
     }
 }
 
-fn make_private(path: &Path) -> Result<(), RunError> {
-    match DirBuilder::new().mode(0o700).create(path) {
+/// Makes a folder, unless it is there. When this returns, it survives a power cut.
+fn make(path: &Path) -> Result<(), RunError> {
+    match disk::make_private(path).and_then(|()| disk::sync_parent(path)) {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
         result => result.map_err(failed("create", path)),
     }
@@ -114,7 +117,7 @@ impl Folder {
     }
 
     pub(crate) fn create(&self) -> Result<(), RunError> {
-        make_private(&self.path)
+        make(&self.path)
     }
 
     /// The lock, unless somebody has it, or the folder is not there (any more).
@@ -131,10 +134,8 @@ impl Folder {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             result => result.map_err(failed("open", &path))?,
         };
-        match file.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => return Ok(None),
-            Err(TryLockError::Error(error)) => return Err(failed("lock", &path)(error)),
+        if !lock::try_lock(&file).map_err(failed("lock", &path))? {
+            return Ok(None);
         }
         let ours = stands_at(&file, &path).map_err(failed("read", &path))?;
         Ok(ours.then_some(Lock(file)))
@@ -270,26 +271,12 @@ impl Folder {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             result => result.map_err(failed("remove", &path))?,
         }
-        sync(&self.path)
+        disk::sync_parent(&path).map_err(failed("sync", &self.path))
     }
 
-    /// Replaces a file as a whole, durably.
     fn write_whole(&self, name: &str, bytes: &[u8]) -> Result<(), RunError> {
         let path = self.file(name);
-        let new = self.file(&format!("{name}.new"));
-        let write = || -> io::Result<()> {
-            let mut file = OpenOptions::new()
-                .create(true)
-                .truncate(true)
-                .write(true)
-                .mode(0o600)
-                .open(&new)?;
-            file.write_all(bytes)?;
-            file.sync_all()?;
-            fs::rename(&new, &path)
-        };
-        write().map_err(failed("write", &path))?;
-        sync(&self.path)
+        disk::replace(&path, bytes).map_err(failed("write", &path))
     }
 
     /// How long ago the supervisor of this boot last looked. `None` when that is not known.
@@ -352,12 +339,6 @@ pub(crate) fn json(value: &impl serde::Serialize) -> Vec<u8> {
     let mut text = serde_json::to_vec_pretty(value).expect("records are plain data");
     text.push(b'\n');
     text
-}
-
-pub(crate) fn sync(folder: &Path) -> Result<(), RunError> {
-    File::open(folder)
-        .and_then(|folder| folder.sync_all())
-        .map_err(failed("sync", folder))
 }
 
 #[cfg(test)]

@@ -1,6 +1,5 @@
 //! Starting a run: exactly once for each name, whoever asks and however often.
 
-use std::collections::BTreeMap;
 use std::fs::OpenOptions;
 use std::io::{self, BufRead, BufReader, Write};
 use std::net::Shutdown;
@@ -15,15 +14,13 @@ use std::time::{Duration, Instant};
 use super::error::{RunError, failed};
 use super::folder::{Folder, Lock, Runs, Stored};
 use super::id::RunId;
-use super::message::{Order, Report};
+use super::message::{Hidden, Order, Report};
 use super::process;
 use super::request::{Request, Rootfs};
 use super::scope;
 use super::status::{State, Status};
+use crate::container::{PATH, Secrets};
 use crate::image::Store;
-
-/// The secrets of a run, by name. They are in memory only.
-pub type Secrets = BTreeMap<String, Vec<u8>>;
 
 /// How long somebody else may take to start or remove the run.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -91,7 +88,7 @@ impl Runs {
                 request: request.clone(),
                 secrets: secrets
                     .iter()
-                    .map(|(name, contents)| (name.clone(), hex::encode(contents)))
+                    .map(|(name, contents)| (name.clone(), Hidden(contents.clone())))
                     .collect(),
                 log_limit,
             };
@@ -180,10 +177,7 @@ fn word_of(
     let spawned = command
         .args(["supervise", &folder.id.to_string()])
         .env_clear()
-        .env(
-            "PATH",
-            "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
-        )
+        .env("PATH", PATH)
         .current_dir("/")
         .stdin(Stdio::from(OwnedFd::from(theirs)))
         .stdout(Stdio::from(lock.0.try_clone().map_err(supervisor)?))

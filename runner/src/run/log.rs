@@ -6,9 +6,12 @@
 //! keeps its length. Nothing is copied or truncated, so a byte written meanwhile cannot be lost.
 //! `log.start` holds the oldest kept offset and is made durable before the hole, so a reader never takes
 //! the hole's zeros for output. Where the file system makes no holes, the log has no limit.
+//!
+//! Offsets never go back, although the file may get shorter: by a power cut, or when the program truncates
+//! it. Then it is made as long as it was, and begins there.
 
 use std::fs::{File, OpenOptions};
-use std::io;
+use std::io::{self, Write};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
 
@@ -19,6 +22,8 @@ use nix::fcntl::{FallocateFlags, fallocate};
 const GRAIN: u64 = 64 << 10;
 /// A number of fixed width is overwritten in place: that works on a full disk, too.
 const START_DIGITS: usize = 20;
+/// The most bytes that are moved when a program truncated its log: what it wrote within a second.
+const MOVED: u64 = 1 << 20;
 
 /// What a reader got.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -54,6 +59,11 @@ impl Reader {
             log: File::open(folder.join("log"))?,
             start: File::open(folder.join("log.start"))?,
         })
+    }
+
+    /// Puts on disk what was written so far, so that no power cut takes back what is read now.
+    pub(crate) fn sync(&self) -> io::Result<()> {
+        self.log.sync_data()
     }
 
     /// The oldest kept offset, and the end.
@@ -118,6 +128,11 @@ impl Log {
         if start.metadata()?.len() == 0 {
             write_start(&start, 0)?;
         }
+        // After a power cut the end may be missing. What is appended below the start nobody would see.
+        let oldest = read_start(&start)?;
+        if file.metadata()?.len() < oldest {
+            file.set_len(oldest)?;
+        }
         Ok(Self { file, start, limit })
     }
 
@@ -128,6 +143,27 @@ impl Log {
 
     pub(crate) fn end(&self) -> io::Result<u64> {
         Ok(self.file.metadata()?.len())
+    }
+
+    /// Makes a log that the program truncated as long as it was before, and lets it begin there: its
+    /// offsets stand for other bytes. What was written since goes behind.
+    pub(crate) fn mend(&self, longest: u64) -> io::Result<()> {
+        let end = self.end()?;
+        if end >= longest {
+            return Ok(());
+        }
+        let mut since = vec![0; usize::try_from(end.min(MOVED)).unwrap_or(0)];
+        let from = end - since.len() as u64;
+        self.file.read_exact_at(&mut since, from)?;
+        write_start(&self.start, longest)?;
+        // Unlike set_len, this never makes it shorter: the program may have gone on meanwhile.
+        fallocate(&self.file, FallocateFlags::empty(), signed(longest - 1)?, 1)?;
+        (&self.file).write_all(&since)?;
+        match punch(&self.file, 0, longest) {
+            // It only takes more space than it needs.
+            Err(Errno::EOPNOTSUPP | Errno::ENOSYS) => Ok(()),
+            result => Ok(result?),
+        }
     }
 
     /// Gives back the space of what is over the limit. `false` when the file system cannot.
@@ -151,8 +187,11 @@ impl Log {
 
 fn punch(file: &File, from: u64, length: u64) -> Result<(), Errno> {
     let flags = FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE;
-    let signed = |number| i64::try_from(number).map_err(|_| Errno::EFBIG);
     fallocate(file, flags, signed(from)?, signed(length)?)
+}
+
+fn signed(number: u64) -> Result<i64, Errno> {
+    i64::try_from(number).map_err(|_| Errno::EFBIG)
 }
 
 /// Where the log should begin, if that is worth a hole: an eighth of the limit at a time, so that there
@@ -190,7 +229,6 @@ fn read_start(file: &File) -> io::Result<u64> {
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "a test may panic")]
 mod tests {
-    use std::io::Write;
     use std::os::unix::fs::MetadataExt;
 
     use super::*;
@@ -238,5 +276,51 @@ mod tests {
         assert_eq!(part.bytes, chunk.bytes[7..107]);
         assert!(reader.read(chunk.end, 100).unwrap().bytes.is_empty());
         assert!(reader.read(chunk.end + 5, 100).unwrap().bytes.is_empty());
+    }
+
+    /// A log whose oldest bytes were let go.
+    fn trimmed(folder: &Path) -> (Log, Reader) {
+        let log = Log::open(folder, 4 * GRAIN).unwrap();
+        let bytes = vec![b'x'; 10 * GRAIN as usize];
+        log.writer().unwrap().write_all(&bytes).unwrap();
+        assert!(log.trim().unwrap());
+        let reader = Reader::open(folder).unwrap();
+        assert_eq!(reader.range().unwrap(), (6 * GRAIN, 10 * GRAIN));
+        (log, reader)
+    }
+
+    #[test]
+    fn after_a_power_cut_nothing_is_written_below_what_is_kept() {
+        let folder = tempfile::tempdir().unwrap();
+        let (log, reader) = trimmed(folder.path());
+        log.file.set_len(GRAIN).unwrap();
+        let log = Log::open(folder.path(), 4 * GRAIN).unwrap();
+        assert_eq!(log.end().unwrap(), 6 * GRAIN);
+        log.writer().unwrap().write_all(b"next attempt").unwrap();
+        let chunk = reader.read(0, 100).unwrap();
+        assert_eq!(chunk.from, 6 * GRAIN);
+        assert_eq!(chunk.bytes, b"next attempt");
+    }
+
+    #[test]
+    fn a_truncated_log_goes_on_where_it_was() {
+        let folder = tempfile::tempdir().unwrap();
+        let (log, reader) = trimmed(folder.path());
+        let longest = log.end().unwrap();
+        log.mend(longest).unwrap();
+        assert_eq!(reader.range().unwrap(), (6 * GRAIN, longest));
+        for round in 0..3_u64 {
+            let longest = longest + 10 * round;
+            log.file.set_len(0).unwrap();
+            let mut writer = log.writer().unwrap();
+            writer.write_all(b"since").unwrap();
+            log.mend(longest).unwrap();
+            writer.write_all(b"later").unwrap();
+            let chunk = reader.read(longest - 1, 100).unwrap();
+            assert_eq!((chunk.from, chunk.oldest), (longest, longest));
+            assert_eq!(chunk.bytes, b"sincelater");
+            let used = folder.path().join("log").metadata().unwrap().blocks() * 512;
+            assert!(used <= GRAIN, "{used} bytes on disk");
+        }
     }
 }

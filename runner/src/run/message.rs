@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use serde::{Deserialize, Serialize};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use zeroize::Zeroizing;
 
 use super::id::RunId;
 use super::request::Request;
@@ -16,10 +18,29 @@ pub(crate) struct Order {
     pub(crate) id: RunId,
     pub(crate) attempt: u32,
     pub(crate) request: Request,
-    /// Name and contents, in hexadecimal digits.
-    pub(crate) secrets: BTreeMap<String, String>,
+    pub(crate) secrets: BTreeMap<String, Hidden>,
     /// The most bytes of the log that are kept.
     pub(crate) log_limit: u64,
+}
+
+/// A secret on its way: hexadecimal digits, because JSON has no bytes. No copy of it stays in memory.
+pub(crate) struct Hidden(pub(crate) Zeroizing<Vec<u8>>);
+
+impl Serialize for Hidden {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&Zeroizing::new(hex::encode(&*self.0)))
+    }
+}
+
+impl<'de> Deserialize<'de> for Hidden {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        // Digits need no escape, so they are read where they stand.
+        let digits = <&str>::deserialize(deserializer)?;
+        let mut contents = Zeroizing::new(vec![0; digits.len() / 2]);
+        hex::decode_to_slice(digits, &mut contents)
+            .map_err(|_| D::Error::custom("a secret did not arrive whole"))?;
+        Ok(Self(contents))
+    }
 }
 
 /// What a new supervisor says.
@@ -53,4 +74,24 @@ pub(crate) enum Answer {
     Done,
     /// It cannot be done.
     Failed(String),
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test may panic")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_secret_arrives_as_it_was_sent_and_an_error_does_not_repeat_it() {
+        for secret in [&b""[..], b"x", b"\0\xff\n\"", &[7; 100_000]] {
+            let text = serde_json::to_vec(&Hidden(secret.to_vec().into())).unwrap();
+            let arrived: Hidden = serde_json::from_slice(&text).unwrap();
+            assert_eq!(*arrived.0, secret);
+        }
+        for bad in [r#""686""#, r#""hunter2!""#] {
+            let error = serde_json::from_str::<Hidden>(bad).err().unwrap();
+            assert!(error.to_string().contains("did not arrive"), "{error}");
+            assert!(!error.to_string().contains("hunter2"), "{error}");
+        }
+    }
 }

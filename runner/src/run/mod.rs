@@ -27,7 +27,7 @@ pub use error::RunError;
 pub use folder::Runs;
 pub use follow::Followed;
 pub use id::{BadRunId, RunId};
-pub use launch::{Launched, Secrets};
+pub use launch::Launched;
 pub use log::{Chunk, Reader};
 pub use process::Process;
 pub use request::{Request, Rootfs};

@@ -12,6 +12,8 @@ use std::time::Duration;
 use nix::libc;
 use serde::{Deserialize, Serialize};
 
+use crate::sys::process::start_time;
+
 /// One process of one boot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Process {
@@ -24,10 +26,8 @@ pub struct Process {
 impl Process {
     /// The process that has this number now; `None` when there is none, or only its zombie.
     pub(crate) fn find(pid: u32) -> Option<Self> {
-        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-        let (state, start_time) = state_and_start(&stat)?;
-        let alive = !matches!(state, "Z" | "X" | "x");
-        alive.then_some(Self { pid, start_time })
+        let start_time = start_time(pid)?;
+        Some(Self { pid, start_time })
     }
 
     pub(crate) fn this() -> Option<Self> {
@@ -38,13 +38,6 @@ impl Process {
     pub(crate) fn lives(self) -> bool {
         Self::find(self.pid) == Some(self)
     }
-}
-
-/// The name in field 2 may hold blanks and brackets, so what follows the last bracket counts.
-fn state_and_start(stat: &str) -> Option<(&str, u64)> {
-    let mut fields = stat.get(stat.rfind(')')? + 1..)?.split_ascii_whitespace();
-    let state = fields.next()?;
-    Some((state, fields.nth(18)?.parse().ok()?))
 }
 
 /// Names this boot of the machine.
@@ -104,14 +97,6 @@ fn is_writable(info: &Path) -> bool {
 #[allow(clippy::unwrap_used, reason = "a test may panic")]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_name_with_brackets_and_blanks_does_not_shift_the_fields() {
-        let stat = "7 (a) S (b) R 1 7 7 0 -1 4194560 1 0 0 0 0 0 0 0 20 0 1 0 4242 0 0";
-        assert_eq!(state_and_start(stat), Some(("R", 4242)));
-        assert_eq!(state_and_start("7 (a) R 1"), None);
-        assert_eq!(state_and_start(""), None);
-    }
 
     #[test]
     fn a_process_is_known_by_its_start_too() {

@@ -6,7 +6,9 @@ use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use super::launch::Secrets;
+use zeroize::Zeroizing;
+
+use crate::container::{Secrets, is_secret_name};
 
 /// More than any key has; a larger file is a mistake.
 const LARGEST: u64 = 1 << 20;
@@ -79,10 +81,7 @@ pub fn add_file(secrets: &mut Secrets, name: &str, path: &Path) -> Result<(), Se
             mode: metadata.mode() & 0o7777,
         });
     }
-    let mut contents = Vec::new();
-    file.take(LARGEST + 1)
-        .read_to_end(&mut contents)
-        .map_err(failed)?;
+    let contents = read_whole(file.take(LARGEST + 1)).map_err(failed)?;
     if contents.len() as u64 > LARGEST {
         return Err(no_file());
     }
@@ -94,34 +93,46 @@ pub fn add_file(secrets: &mut Secrets, name: &str, path: &Path) -> Result<(), Se
 /// # Errors
 /// When it is something else.
 pub fn add_json(secrets: &mut Secrets, input: impl Read) -> Result<(), SecretError> {
-    let mut text = Vec::new();
-    input
-        .take(16 * LARGEST)
-        .read_to_end(&mut text)
-        .map_err(|_| SecretError::Stdin)?;
+    let text = read_whole(input.take(16 * LARGEST)).map_err(|_| SecretError::Stdin)?;
     // The parser's message may repeat a part of the input.
     let all: BTreeMap<String, String> =
         serde_json::from_slice(&text).map_err(|_| SecretError::Stdin)?;
     for (name, text) in all {
-        add(secrets, &name, text.into_bytes())?;
+        add(secrets, &name, Zeroizing::new(text.into_bytes()))?;
     }
     Ok(())
 }
 
+/// Reads to the end. A vector that grows by itself would leave copies behind in memory.
+pub(crate) fn read_whole(mut input: impl Read) -> io::Result<Zeroizing<Vec<u8>>> {
+    let mut text = Zeroizing::new(vec![0; 1 << 16]);
+    let mut filled = 0;
+    loop {
+        if filled == text.len() {
+            let mut larger = Zeroizing::new(vec![0; 2 * filled]);
+            larger[..filled].copy_from_slice(&text);
+            text = larger;
+        }
+        match input.read(&mut text[filled..]) {
+            Ok(0) => break,
+            Ok(length) => filled += length,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    text.truncate(filled);
+    Ok(text)
+}
+
 fn check_name(name: &str) -> Result<(), SecretError> {
-    let good = name.starts_with(|first: char| first.is_ascii_alphanumeric() || first == '_')
-        && name.len() <= 100
-        && name
-            .bytes()
-            .all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte));
-    if good {
+    if is_secret_name(name) {
         Ok(())
     } else {
         Err(SecretError::Name(name.to_owned()))
     }
 }
 
-fn add(secrets: &mut Secrets, name: &str, contents: Vec<u8>) -> Result<(), SecretError> {
+fn add(secrets: &mut Secrets, name: &str, contents: Zeroizing<Vec<u8>>) -> Result<(), SecretError> {
     check_name(name)?;
     match secrets.insert(name.to_owned(), contents) {
         Some(_) => Err(SecretError::Twice(name.to_owned())),
@@ -164,7 +175,7 @@ mod tests {
     fn stdin_is_names_and_texts_and_an_error_repeats_none_of_them() {
         let mut secrets = Secrets::new();
         add_json(&mut secrets, br#"{"a":"x","b.c-d_e":"y\n"}"#.as_slice()).unwrap();
-        assert_eq!(secrets["b.c-d_e"], b"y\n");
+        assert_eq!(*secrets["b.c-d_e"], b"y\n");
         for bad in [r#"{"a":"again"}"#, r#"{"../a":"x"}"#, r#"{"":"x"}"#] {
             assert!(add_json(&mut secrets, bad.as_bytes()).is_err(), "{bad}");
         }
@@ -179,5 +190,13 @@ mod tests {
             assert!(!format!("{error:?} {error}").contains("hunter2"));
         }
         assert_eq!(secrets.len(), 2);
+    }
+
+    #[test]
+    fn what_is_read_is_whole_however_long_it_is() {
+        for length in [0, 1, 1 << 16, (1 << 16) + 1, 300_000] {
+            let text: Vec<u8> = (0..length).map(|at| at as u8).collect();
+            assert!(*read_whole(&text[..]).unwrap() == text, "{length}");
+        }
     }
 }

@@ -1,17 +1,17 @@
 //! The process that stays with a run: it makes the container, keeps the log within its limit, listens
 //! for `stop`, and puts the exit on record. When it dies, the kernel kills the container.
 
-use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
-use std::os::unix::net::UnixStream;
-use std::path::Path;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, SystemTime};
 
+use nix::sys::prctl::set_dumpable;
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::stat::{Mode, umask};
 use nix::unistd::{close, dup2_stdin, dup2_stdout, setsid};
@@ -19,15 +19,18 @@ use nix::unistd::{close, dup2_stdin, dup2_stdout, setsid};
 use super::control;
 use super::folder::{Folder, Runs, beat};
 use super::log::Log;
-use super::message::{Order, Report};
+use super::message::{Hidden, Order, Report};
 use super::process::{self, Process};
 use super::record::Record;
 use super::request::Rootfs;
 use super::scope;
+use super::secrets::read_whole;
 use super::status::{State, Status};
+use crate::chain::chain;
 use crate::container::{self, Container, Exit, Stdio};
 use crate::exit::ExitCode;
-use crate::image::{Store, seconds};
+use crate::image::{Image, Store, seconds};
+use crate::sys::process::no_core_dumps;
 
 /// Between two looks at the log's size.
 const LOOK: Duration = Duration::from_secs(1);
@@ -47,24 +50,19 @@ pub(crate) fn supervise() -> ExitCode {
         report(&mut socket, &Report::Here);
         Ok((socket, lock, order))
     }) {
-        Ok((mut socket, lock, order)) => {
-            let begun = Run::begin(&order);
-            // The secrets are in the container; they need not be here any longer.
-            drop(order);
-            match begun {
-                Ok(run) => {
-                    report(&mut socket, &Report::Started);
-                    drop(socket);
-                    run.stay();
-                    drop(lock);
-                    ExitCode::Done
-                }
-                Err(message) => {
-                    report(&mut socket, &Report::Failed(message));
-                    ExitCode::Failed
-                }
+        Ok((mut socket, lock, order)) => match Run::begin(order) {
+            Ok(run) => {
+                report(&mut socket, &Report::Started);
+                drop(socket);
+                run.stay();
+                drop(lock);
+                ExitCode::Done
             }
-        }
+            Err(message) => {
+                report(&mut socket, &Report::Failed(message));
+                ExitCode::Failed
+            }
+        },
         Err(error) => {
             complain(&format!("failed to become a supervisor: {error}"));
             ExitCode::Failed
@@ -84,6 +82,9 @@ fn arrive() -> io::Result<(UnixStream, OwnedFd)> {
         // The one that read the directory is closed already.
         let _ = close(number);
     }
+    // Secrets are about to come: no core dump, and no other process of this user may look.
+    no_core_dumps()?;
+    set_dumpable(false)?;
     // Fails only for who leads a session already, which is as good.
     let _ = setsid();
     umask(Mode::from_bits_truncate(0o077));
@@ -107,8 +108,7 @@ fn arrive() -> io::Result<(UnixStream, OwnedFd)> {
 }
 
 fn read_order(socket: &mut UnixStream) -> io::Result<Order> {
-    let mut text = Vec::new();
-    socket.read_to_end(&mut text)?;
+    let text = read_whole(socket)?;
     Ok(serde_json::from_slice(&text)?)
 }
 
@@ -123,6 +123,18 @@ pub(crate) fn complain(message: &str) {
     let _ = writeln!(io::stderr(), "{message}");
 }
 
+/// A run before it has its container: on record as starting.
+struct Prepared {
+    folder: Folder,
+    rootfs: PathBuf,
+    image: Option<Image>,
+    log: Log,
+    record: Record,
+    status: Status,
+    heartbeat: File,
+    control: UnixListener,
+}
+
 /// A run that has begun.
 struct Run {
     folder: Folder,
@@ -132,7 +144,7 @@ struct Run {
     heartbeat: File,
     shared: Arc<Shared>,
     /// Keeps the image from being removed.
-    _image: Option<crate::image::Image>,
+    _image: Option<Image>,
 }
 
 /// What the threads of a supervisor share.
@@ -150,19 +162,9 @@ struct Progress {
     ended: bool,
 }
 
-impl Run {
-    /// Makes the container. When this fails nothing is left of it but the log of former attempts.
-    fn begin(order: &Order) -> Result<Self, String> {
-        let runs = Runs::open(&order.store).map_err(|error| chain(&error))?;
-        let folder = runs.folder(&order.id);
-        Self::begin_in(&folder, order).inspect_err(|_| {
-            if let Err(error) = folder.forget_status() {
-                complain(&chain(&error));
-            }
-        })
-    }
-
-    fn begin_in(folder: &Folder, order: &Order) -> Result<Self, String> {
+impl Prepared {
+    /// Makes everything but the container.
+    fn new(folder: &Folder, order: &Order) -> Result<Self, String> {
         let (rootfs, image) = match &order.request.rootfs {
             Rootfs::Tree(path) => (path.clone(), None),
             Rootfs::Image(digest) => {
@@ -173,11 +175,10 @@ impl Run {
                 (image.rootfs.clone(), Some(image))
             }
         };
-        let mut notes = Vec::new();
-        leave_session(&mut notes);
         let log = in_words("open the log", Log::open(&folder.path, order.log_limit))?;
         let record = Record::new(folder);
         let mut status = Status::new(&folder.id, order.attempt, &order.request);
+        leave_session(&mut status.notes);
         status.started_at = Some(seconds(SystemTime::now()));
         status.boot_id = in_words("read the boot id", process::boot_id())?;
         status.supervisor = Process::this();
@@ -195,13 +196,34 @@ impl Run {
         )?;
         in_words("write the heartbeat", beat(&heartbeat, &status.boot_id))?;
         let control = in_words("listen", control::listen(&folder.path))?;
-        let stdio = in_words("open the log", stdio(&log))?;
-        let secrets = decoded(&order.secrets)?;
-        let container = container::start(&order.request.spec, &rootfs, &secrets, stdio)
-            .map_err(|error| chain(&error))?;
-        drop(secrets);
-        notes.extend_from_slice(container.notes());
-        status.notes = notes;
+        Ok(Self {
+            folder: folder.clone(),
+            rootfs,
+            image,
+            log,
+            record,
+            status,
+            heartbeat,
+            control,
+        })
+    }
+
+    /// Starts the program. The secrets of the order are nowhere here then.
+    fn start(&self, order: Order) -> Result<Container, String> {
+        let stdio = in_words("open the log", stdio(&self.log))?;
+        let secrets = order.secrets.into_iter();
+        let secrets = secrets.map(|(name, Hidden(contents))| (name, contents));
+        let spec = &order.request.spec;
+        container::start(spec, &self.rootfs, secrets.collect(), stdio)
+            .map_err(|error| chain(&error))
+    }
+
+    /// Puts the program on record, and listens for those who want to stop it.
+    fn publish(self, container: Container) -> Result<Run, String> {
+        let Self {
+            record, mut status, ..
+        } = self;
+        status.notes.extend_from_slice(container.notes());
         status.process = u32::try_from(container.pid()).ok().and_then(Process::find);
         status.state = State::Running;
         if let Err(error) = record.write(&status) {
@@ -217,16 +239,33 @@ impl Run {
             progress: Mutex::default(),
             ended: Condvar::new(),
         });
-        control::serve(control, Arc::clone(&shared));
+        control::serve(self.control, Arc::clone(&shared));
         obey_signals(Arc::clone(&shared));
-        Ok(Self {
-            folder: folder.clone(),
+        Ok(Run {
+            folder: self.folder,
             record,
             status,
-            log,
-            heartbeat,
+            log: self.log,
+            heartbeat: self.heartbeat,
             shared,
-            _image: image,
+            _image: self.image,
+        })
+    }
+}
+
+impl Run {
+    /// Makes the container. When this fails nothing is left of it but the log of former attempts.
+    fn begin(order: Order) -> Result<Self, String> {
+        let runs = Runs::open(&order.store).map_err(|error| chain(&error))?;
+        let folder = runs.folder(&order.id);
+        let begun = Prepared::new(&folder, &order).and_then(|prepared| {
+            let container = prepared.start(order)?;
+            prepared.publish(container)
+        });
+        begun.inspect_err(|_| {
+            if let Err(error) = folder.forget_status() {
+                complain(&chain(&error));
+            }
         })
     }
 
@@ -234,7 +273,8 @@ impl Run {
     fn stay(mut self) {
         let (shared, log, heartbeat) = (Arc::clone(&self.shared), self.log, self.heartbeat);
         let boot_id = self.status.boot_id.clone();
-        let keeper = thread::spawn(move || keep(&shared, &log, &heartbeat, &boot_id));
+        let longest = self.status.log_from;
+        let keeper = thread::spawn(move || keep(&shared, &log, longest, &heartbeat, &boot_id));
         // In this thread: the kernel ties the container to the thread that made it.
         let exit = self.shared.container.wait();
         self.shared.progress().ended = true;
@@ -306,10 +346,10 @@ impl Shared {
     }
 }
 
-/// Keeps the log within its limit and the heartbeat going, until the program ends.
-fn keep(shared: &Shared, log: &Log, heartbeat: &File, boot_id: &str) {
+/// Keeps the log within its limit and the heartbeat going, until the program ends. `longest` is how long the
+/// log was already.
+fn keep(shared: &Shared, log: &Log, mut longest: u64, heartbeat: &File, boot_id: &str) {
     let mut said = String::new();
-    let mut longest = 0;
     let mut looks = 0_u32;
     loop {
         let progress = shared.progress();
@@ -320,10 +360,10 @@ fn keep(shared: &Shared, log: &Log, heartbeat: &File, boot_id: &str) {
         // Opening /dev/stdout with O_TRUNC, as `> /dev/stdout` does, is all it takes.
         let end = log.end().unwrap_or(longest);
         progress.truncated |= end < longest;
-        longest = longest.max(end);
         let ended = progress.ended;
         drop(progress);
-        let problem = match log.trim() {
+        longest = longest.max(end);
+        let problem = match log.mend(longest).and_then(|()| log.trim()) {
             Ok(true) => None,
             Ok(false) => Some("the file system makes no holes: the log has no limit".to_owned()),
             Err(error) => Some(format!("failed to limit the log: {error}")),
@@ -395,27 +435,6 @@ fn stdio(log: &Log) -> io::Result<Stdio> {
     })
 }
 
-fn decoded(secrets: &BTreeMap<String, String>) -> Result<BTreeMap<String, Vec<u8>>, String> {
-    secrets
-        .iter()
-        .map(|(name, text)| {
-            hex::decode(text)
-                .map(|contents| (name.clone(), contents))
-                .map_err(|_| format!("the secret {name} did not arrive whole"))
-        })
-        .collect()
-}
-
 fn in_words<T>(what: &str, result: io::Result<T>) -> Result<T, String> {
     result.map_err(|error| format!("failed to {what}: {error}"))
-}
-
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text = format!("{text}: {cause}");
-        source = cause.source();
-    }
-    text
 }

@@ -117,7 +117,9 @@ impl Runs {
     /// When there is none of this name, its supervisor does not answer, or it does not end.
     pub fn stop(&self, id: &RunId, grace: Duration) -> Result<View, RunError> {
         let folder = self.folder(id);
-        let deadline = Instant::now() + grace + KILLED;
+        // A time that no clock will ever show is no deadline.
+        let deadline = Instant::now().checked_add(grace.saturating_add(KILLED));
+        let too_late = || deadline.is_some_and(|deadline| Instant::now() > deadline);
         let mut asked = false;
         loop {
             let view = self.view(id)?;
@@ -129,7 +131,7 @@ impl Runs {
                     Ok(()) => asked = true,
                     Err(_) if over => return Ok(view),
                     // It is just starting, or just ending.
-                    Err(_) if Instant::now() < deadline => {}
+                    Err(_) if !too_late() => {}
                     Err(source) => {
                         let id = id.clone();
                         return Err(RunError::Supervisor { id, source });
@@ -137,7 +139,7 @@ impl Runs {
                 }
             } else if over && !folder.is_held()? {
                 return Ok(view);
-            } else if Instant::now() > deadline {
+            } else if too_late() {
                 return Err(RunError::NotStopped(id.clone()));
             }
             thread::sleep(Duration::from_millis(20));

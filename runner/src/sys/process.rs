@@ -77,6 +77,19 @@ pub(crate) fn threads() -> Option<u64> {
     std::os::unix::fs::MetadataExt::nlink(&metadata).checked_sub(2)
 }
 
+/// When the process that has this number now began, in ticks since the host did: field 22 of
+/// /proc/PID/stat. `None` when there is none, or only its zombie.
+pub(crate) fn start_time(pid: u32) -> Option<u64> {
+    start_in(&std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
+}
+
+/// The name in field 2 may hold blanks and brackets, so what follows the last bracket counts.
+fn start_in(stat: &str) -> Option<u64> {
+    let mut fields = stat.rsplit_once(')')?.1.split_ascii_whitespace();
+    let ended = matches!(fields.next()?, "Z" | "X" | "x");
+    fields.nth(18)?.parse().ok().filter(|_| !ended)
+}
+
 /// Makes a process that runs `child`, which must become another program or end, and gives its number.
 /// This process goes on when it has. As with vfork(2), memory is shared until then, not copied.
 ///
@@ -323,10 +336,15 @@ pub(crate) fn take_terminal(fd: impl AsFd) {
     unsafe { libc::ioctl(fd, libc::TIOCSCTTY, 0) };
 }
 
+/// No core dumps of this process and its children: they would hold secrets, and the host's pattern may be a
+/// program.
+pub(crate) fn no_core_dumps() -> Result<(), Errno> {
+    set_limit(libc::RLIMIT_CORE, |_| (0, 0))
+}
+
 /// Sets the limits that a program should not inherit by accident.
 pub(crate) fn default_limits() -> Result<(), Errno> {
-    // No core dumps: they would hold secrets, and the host's pattern may be a program.
-    set_limit(libc::RLIMIT_CORE, |_| (0, 0))?;
+    no_core_dumps()?;
     // What systemd gives its services: programs that use select() break above 1,024.
     set_limit(libc::RLIMIT_NOFILE, |hard| {
         (hard.min(1024), hard.min(524_288))
@@ -383,6 +401,21 @@ mod tests {
         assert!(!has_no_reader(&writer));
         drop(copy);
         assert!(has_no_reader(&writer));
+    }
+
+    #[test]
+    fn a_name_with_brackets_and_blanks_does_not_shift_the_fields() {
+        let rest = "1 7 7 0 -1 4194560 1 0 0 0 0 0 0 0 20 0 1 0 4242 0 0";
+        assert_eq!(start_in(&format!("7 (a) S (b) R {rest}")), Some(4242));
+        assert_eq!(start_in(&format!("7 (a) Z {rest}")), None);
+        assert_eq!(start_in("7 (a) R 1"), None);
+        assert_eq!(start_in(""), None);
+    }
+
+    #[test]
+    fn we_know_when_we_began() {
+        assert!(start_time(std::process::id()).is_some_and(|ticks| ticks > 0));
+        assert_eq!(start_time(u32::MAX), None);
     }
 
     #[test]

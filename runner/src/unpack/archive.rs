@@ -109,9 +109,7 @@ impl<'a> Archive<'a> {
 
     fn count(&mut self, entry: &Entry) -> Result<(), Reason> {
         self.held.entries += 1;
-        if self.held.entries > self.limits.entries {
-            return Err(self.limits.too_many_entries());
-        }
+        self.check_count()?;
         if entry.kind == Kind::File {
             self.held.bytes = self.held.bytes.saturating_add(entry.size);
             if self.held.bytes > self.limits.bytes {
@@ -119,6 +117,13 @@ impl<'a> Archive<'a> {
             }
         }
         self.open(entry.size);
+        Ok(())
+    }
+
+    fn check_count(&self) -> Result<(), Reason> {
+        if self.held.entries + self.held.extensions > self.limits.entries {
+            return Err(self.limits.too_many_entries());
+        }
         Ok(())
     }
 
@@ -131,10 +136,8 @@ impl<'a> Archive<'a> {
         if header.size > EXTENSION_MAX {
             return Err(UnpackError::archive(Reason::ExtensionTooLarge));
         }
-        self.held.entries += 1;
-        if self.held.entries > self.limits.entries {
-            return Err(UnpackError::archive(self.limits.too_many_entries()));
-        }
+        self.held.extensions += 1;
+        self.check_count().map_err(UnpackError::archive)?;
         self.open(header.size);
         let mut contents = Vec::new();
         while let Some(slice) = self.next_slice()? {

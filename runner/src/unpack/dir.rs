@@ -24,24 +24,33 @@ pub(crate) struct Dir {
     pub(crate) fd: OwnedFd,
     /// What tells directories apart, whatever path led here.
     pub(crate) ino: u64,
-    mtime: Arc<Mtime>,
+    known: Arc<Known>,
 }
 
-/// The time that an entry gave the directory, if any did.
+/// What stays known of a directory that is not open.
 #[derive(Debug)]
-struct Mtime(AtomicI64);
+struct Known {
+    /// The time that an entry gave it, if any did.
+    mtime: AtomicI64,
+    depth: usize,
+}
 
 const UNSET: i64 = i64::MIN;
 
 impl Dir {
     pub(crate) fn set_mtime(&self, seconds: i64) {
-        self.mtime.0.store(seconds, Ordering::Relaxed);
+        self.known.mtime.store(seconds, Ordering::Relaxed);
+    }
+
+    /// How many directories it is below the root, however short the path that led here.
+    pub(crate) fn depth(&self) -> usize {
+        self.known.depth
     }
 }
 
 impl Drop for Dir {
     fn drop(&mut self) {
-        let seconds = self.mtime.0.load(Ordering::Relaxed);
+        let seconds = self.known.mtime.load(Ordering::Relaxed);
         if seconds != UNSET {
             // We own the directory and it is open: this fails only for a time that the file system
             // cannot hold, and then the nearest one is taken instead of failing.
@@ -57,19 +66,19 @@ pub(crate) struct Dirs {
     open: HashMap<Box<[u8]>, Arc<Dir>>,
     order: VecDeque<Box<[u8]>>,
     last: Option<(Box<[u8]>, Arc<Dir>)>,
-    mtimes: HashMap<u64, Arc<Mtime>>,
+    known: HashMap<u64, Arc<Known>>,
 }
 
 impl Dirs {
     pub(crate) fn new(root: OwnedFd) -> Result<Self, Errno> {
-        let mut mtimes = HashMap::new();
-        let root = Arc::new(wrap(root, &mut mtimes)?);
+        let mut known = HashMap::new();
+        let root = Arc::new(wrap(root, &mut known, 0)?);
         Ok(Self {
             root,
             open: HashMap::new(),
             order: VecDeque::new(),
             last: None,
-            mtimes,
+            known,
         })
     }
 
@@ -91,16 +100,28 @@ impl Dirs {
             Some(dir) => Arc::clone(dir),
             None => {
                 let fd = sys::open_directory_in(&self.root.fd, path)?;
-                self.keep(path, fd)?
+                // All of them were made here, so their depths are known.
+                let dir = wrap(fd, &mut self.known, 0)?;
+                self.keep(path, dir)
             }
         };
         self.last = Some((path.into(), Arc::clone(&dir)));
         Ok(dir)
     }
 
-    /// Remembers a directory that was just opened at a path.
-    pub(crate) fn keep(&mut self, path: &[u8], fd: OwnedFd) -> Result<Arc<Dir>, Errno> {
-        let dir = Arc::new(wrap(fd, &mut self.mtimes)?);
+    /// Takes a directory that was just made at a path, in another one.
+    pub(crate) fn made(
+        &mut self,
+        path: &[u8],
+        fd: OwnedFd,
+        parent: &Dir,
+    ) -> Result<Arc<Dir>, Errno> {
+        let dir = wrap(fd, &mut self.known, parent.depth() + 1)?;
+        Ok(self.keep(path, dir))
+    }
+
+    fn keep(&mut self, path: &[u8], dir: Dir) -> Arc<Dir> {
+        let dir = Arc::new(dir);
         if self.open.len() >= OPEN
             && let Some(oldest) = self.order.pop_front()
         {
@@ -110,17 +131,23 @@ impl Dirs {
         if self.open.insert(path.clone(), Arc::clone(&dir)).is_none() {
             self.order.push_back(path);
         }
-        Ok(dir)
+        dir
     }
 
     /// A directory that was opened by other means than its path.
     pub(crate) fn adopt(&mut self, fd: OwnedFd) -> Result<Dir, Errno> {
-        wrap(fd, &mut self.mtimes)
+        wrap(fd, &mut self.known, 0)
     }
 
-    /// Forgets the time of a directory that is gone: another may get its inode.
+    /// Forgets a directory that is gone: another may get its inode.
     pub(crate) fn gone(&mut self, ino: u64) {
-        self.mtimes.remove(&ino);
+        self.forget();
+        self.known.remove(&ino);
+    }
+
+    #[cfg(test)]
+    pub(crate) fn knows(&self, ino: u64) -> bool {
+        self.known.contains_key(&ino)
     }
 
     /// Forgets all paths: something that others led through is gone.
@@ -131,14 +158,17 @@ impl Dirs {
     }
 }
 
-fn wrap(fd: OwnedFd, mtimes: &mut HashMap<u64, Arc<Mtime>>) -> Result<Dir, Errno> {
+fn wrap(fd: OwnedFd, known: &mut HashMap<u64, Arc<Known>>, depth: usize) -> Result<Dir, Errno> {
     let ino = fstat(&fd)?.st_ino;
-    let mtime = mtimes
-        .entry(ino)
-        .or_insert_with(|| Arc::new(Mtime(AtomicI64::new(UNSET))));
+    let known = known.entry(ino).or_insert_with(|| {
+        Arc::new(Known {
+            mtime: AtomicI64::new(UNSET),
+            depth,
+        })
+    });
     Ok(Dir {
         fd,
         ino,
-        mtime: Arc::clone(mtime),
+        known: Arc::clone(known),
     })
 }

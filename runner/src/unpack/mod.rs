@@ -16,7 +16,9 @@ mod entry;
 mod error;
 mod header;
 mod inflate;
+mod links;
 mod name;
+mod parent;
 mod pax;
 mod tree;
 mod whiteout;
@@ -54,8 +56,11 @@ const WAITING: usize = 8;
 /// What an archive held.
 #[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize)]
 pub struct Summary {
-    /// Entries of any kind, extension headers too.
+    /// Entries of any kind.
     pub entries: u64,
+    /// Extension headers. They are no entries, but count for the limit: they take as long.
+    #[serde(skip)]
+    extensions: u64,
     /// Bytes of all files together.
     pub bytes: u64,
     /// What was left out.

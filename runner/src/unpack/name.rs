@@ -6,8 +6,9 @@ use super::error::Reason;
 const PATH_MAX: usize = 4095;
 /// The longest component of a path, in bytes.
 const NAME_MAX: usize = 255;
-/// The deepest path. Removing a tree holds a directory open for each level.
-const DEPTH_MAX: usize = 128;
+/// The deepest path, by its text and in the tree, where links may lead deeper. Removing a tree holds a
+/// directory open for each level.
+pub(crate) const DEPTH_MAX: usize = 128;
 
 /// A path below the root of the tree: components joined by `/`, without `.`, `..` or an end of `/`.
 /// The root itself is the empty name.

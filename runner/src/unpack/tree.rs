@@ -9,34 +9,29 @@
 use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasher, RandomState};
 use std::os::fd::OwnedFd;
-use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
 
 use nix::errno::Errno;
-use nix::fcntl::{AtFlags, OFlag, openat, readlinkat};
+use nix::fcntl::{AtFlags, OFlag, openat};
 use nix::libc;
-use nix::sys::stat::{Mode, UtimensatFlags, fchmod, fstat, fstatat, mkdirat, utimensat};
+use nix::sys::stat::{FileStat, Mode, UtimensatFlags, fchmod, fstat, fstatat, utimensat};
 use nix::sys::time::TimeSpec;
-use nix::unistd::{UnlinkatFlags, fchown, fchownat, linkat, symlinkat, unlinkat};
+use nix::unistd::{UnlinkatFlags, fchown, fchownat, symlinkat, unlinkat};
 
 use super::block::Slice;
 use super::dir::{Dir, Dirs};
 use super::entry::{Attributes, Entry, Kind};
 use super::error::{Reason, UnpackError};
-use super::name::{Name, follow, printable, split};
+use super::links::HardLink;
+use super::name::Name;
 use super::writer::{Gone, Maker, Writers};
 use crate::sys;
-
-/// How many links of links are followed to make a missing parent; the kernel's own limit.
-const LINKS: u32 = 40;
-/// How often hard links are tried again that point to other hard links.
-const LINK_ROUNDS: u32 = 8;
 
 /// A tree under construction.
 #[derive(Debug)]
 pub(crate) struct Tree<'scope> {
     pub(super) dirs: Dirs,
-    writers: Writers<'scope>,
+    pub(super) writers: Writers<'scope>,
     maker: Maker,
     /// Every place that something was made in, as a hash of directory and leaf. Two places with one
     /// hash cost a wait, no more.
@@ -46,16 +41,9 @@ pub(crate) struct Tree<'scope> {
     /// The directories, by inode, that this layer put something in: they stay.
     pub(super) touched: HashSet<u64>,
     hasher: RandomState,
-    links: Vec<HardLink>,
+    pub(super) links: Vec<HardLink>,
     /// Directories that their owner may not use, by inode: they get their mode at the end.
     pub(super) closed: HashMap<u64, (Name, u32)>,
-}
-
-#[derive(Debug)]
-struct HardLink {
-    name: Name,
-    target: Name,
-    place: u64,
 }
 
 /// Why an entry was not made.
@@ -205,19 +193,22 @@ impl<'scope> Tree<'scope> {
         if !self.fill(&parent, place) {
             self.writers.settle()?;
             match kind_of(&parent, name.leaf()) {
-                Some(libc::S_IFDIR) => return Ok(Some(self.existing(name.as_bytes())?)),
+                Some(libc::S_IFDIR) => {
+                    let there = self.dirs.open(name.as_bytes());
+                    return Ok(Some(
+                        there.map_err(|errno| UnpackError::kernel("open", name, errno))?,
+                    ));
+                }
                 // A layer that has a directory here replaces the link of a layer below.
-                Some(libc::S_IFLNK) if !below && self.dirs.open(name.as_bytes()).is_ok() => {
+                Some(libc::S_IFLNK) if !below && self.leads_to_directory(name)? => {
                     return Ok(None);
                 }
                 _ => self.clear(&parent, name, place, below)?,
             }
         }
         let mode = Mode::from_bits_truncate(mode & 0o777 | 0o700);
-        let failed = |errno| UnpackError::kernel("create", name, errno);
-        mkdirat(&parent.fd, name.leaf(), mode).map_err(failed)?;
-        let fd = open_leaf(&parent, name.leaf()).map_err(failed)?;
-        Ok(Some(self.dirs.keep(name.as_bytes(), fd).map_err(failed)?))
+        let made = self.make_directory(&parent, name.as_bytes(), mode);
+        Ok(Some(made.map_err(|why| why.of("create", name))?))
     }
 
     fn symlink(
@@ -245,81 +236,8 @@ impl<'scope> Tree<'scope> {
         Ok(())
     }
 
-    /// Hard links wait for the end: their target may come later, and nothing may be written through one.
-    fn hard_link(&mut self, name: Name, target: Name) -> Result<(), Problem> {
-        let dir = self.parent(&name)?;
-        let place = self.claim(&dir, &name)?;
-        self.links.push(HardLink {
-            name,
-            target,
-            place,
-        });
-        Ok(())
-    }
-
-    fn make_links(&mut self) -> Result<(), UnpackError> {
-        let mut links = std::mem::take(&mut self.links);
-        for _ in 0..LINK_ROUNDS {
-            let mut missing = Vec::new();
-            for link in links {
-                if !self.make_link(&link)? {
-                    missing.push(link);
-                }
-            }
-            links = missing;
-            if links.is_empty() {
-                break;
-            }
-        }
-        match links.first() {
-            None => Ok(()),
-            Some(link) => Err(UnpackError::refused(
-                link.name.as_bytes(),
-                Reason::MissingTarget(link.target.to_string()),
-            )),
-        }
-    }
-
-    /// Makes one hard link; `false` when its target is not there.
-    fn make_link(&mut self, link: &HardLink) -> Result<bool, UnpackError> {
-        let failed = |errno| UnpackError::kernel("link", &link.name, errno);
-        let from = match self.dirs.open(link.target.parent()) {
-            Ok(dir) => dir,
-            Err(Errno::ENOENT | Errno::ENOTDIR | Errno::ELOOP) => return Ok(false),
-            Err(errno) => return Err(failed(errno)),
-        };
-        match kind_of(&from, link.target.leaf()) {
-            None => return Ok(false),
-            Some(libc::S_IFREG | libc::S_IFLNK) => {}
-            Some(_) => {
-                return Err(UnpackError::refused(
-                    link.name.as_bytes(),
-                    Reason::LinkToNoFile(link.target.to_string()),
-                ));
-            }
-        }
-        let to = self.dirs.open(link.name.parent()).map_err(failed)?;
-        // Without AT_SYMLINK_FOLLOW a link to a symbolic link is just that.
-        let linked = linkat(
-            &from.fd,
-            link.target.leaf(),
-            &to.fd,
-            link.name.leaf(),
-            AtFlags::empty(),
-        );
-        match linked {
-            Ok(()) => Ok(true),
-            // Only a directory: entries below the link's own name made one.
-            Err(Errno::EEXIST) => Err(UnpackError::refused(
-                link.name.as_bytes(),
-                Reason::ReplacesDirectory,
-            )),
-            Err(errno) => Err(failed(errno)),
-        }
-    }
-
     /// Takes a place for something that is no directory. What stood there is removed.
-    fn claim(&mut self, dir: &Dir, name: &Name) -> Result<u64, Problem> {
+    pub(super) fn claim(&mut self, dir: &Dir, name: &Name) -> Result<u64, Problem> {
         let place = self.place(dir, name.leaf());
         let below = self.is_below(place);
         if !self.fill(dir, place) {
@@ -330,7 +248,7 @@ impl<'scope> Tree<'scope> {
     }
 
     /// Notes that this layer puts something in a place; `false` when something was put there before.
-    fn fill(&mut self, dir: &Dir, place: u64) -> bool {
+    pub(super) fn fill(&mut self, dir: &Dir, place: u64) -> bool {
         self.fresh.insert(place);
         self.touched.insert(dir.ino);
         self.places.insert(place)
@@ -354,13 +272,15 @@ impl<'scope> Tree<'scope> {
         if below {
             self.hide_contents(dir, name)?;
         }
-        let removed = match kind_of(dir, name.leaf()) {
-            None => return Ok(()),
-            Some(libc::S_IFDIR) => {
-                self.dirs.forget();
+        let Some(stat) = stat_of(dir, name.leaf()) else {
+            return Ok(());
+        };
+        let removed = match stat.st_mode & libc::S_IFMT {
+            libc::S_IFDIR => {
+                self.forget(stat.st_ino);
                 unlinkat(&dir.fd, name.leaf(), UnlinkatFlags::RemoveDir)
             }
-            Some(kind) => {
+            kind => {
                 if kind == libc::S_IFLNK {
                     self.dirs.forget();
                 }
@@ -377,63 +297,15 @@ impl<'scope> Tree<'scope> {
         }
     }
 
+    /// Nothing may be known of a directory that goes away: another may get its inode.
+    pub(super) fn forget(&mut self, ino: u64) {
+        self.dirs.gone(ino);
+        self.closed.remove(&ino);
+        self.touched.remove(&ino);
+    }
+
     pub(super) fn place(&self, dir: &Dir, leaf: &[u8]) -> u64 {
         self.hasher.hash_one((dir.ino, leaf))
-    }
-
-    /// The directory that holds an entry; made when the archive has no entry for it.
-    fn parent(&mut self, name: &Name) -> Result<Arc<Dir>, Problem> {
-        match self.dirs.open(name.parent()) {
-            Ok(dir) => Ok(dir),
-            Err(Errno::ENOENT) => {
-                // A file that is still to be written may stand where the parent should be.
-                self.writers.settle()?;
-                Ok(self
-                    .missing(name.parent(), LINKS)
-                    .map_err(|errno| parent_error(name, errno))?)
-            }
-            Err(errno) => Err(parent_error(name, errno).into()),
-        }
-    }
-
-    fn existing(&mut self, path: &[u8]) -> Result<Arc<Dir>, UnpackError> {
-        self.dirs.open(path).map_err(|errno| UnpackError::Write {
-            operation: "open",
-            path: printable(path),
-            source: errno.into(),
-        })
-    }
-
-    /// Makes a directory and those above it; where a link to nothing stands in the way, what it
-    /// points to inside the tree.
-    fn missing(&mut self, path: &[u8], links: u32) -> Result<Arc<Dir>, Errno> {
-        match self.dirs.open(path) {
-            Err(Errno::ENOENT) => {}
-            result => return result,
-        }
-        let (above, leaf) = split(path);
-        let parent = self.missing(above, links)?;
-        match mkdirat(&parent.fd, leaf, Mode::from_bits_truncate(0o755)) {
-            Ok(()) => {
-                let place = self.place(&parent, leaf);
-                self.fill(&parent, place);
-                // Whatever the umask, as the package managers do.
-                let dir = self.dirs.open(path)?;
-                fchmod(&dir.fd, Mode::from_bits_truncate(0o755))?;
-                return Ok(dir);
-            }
-            Err(Errno::EEXIST) => {
-                // EINVAL when it is no link: then something that is no directory stands there.
-                let target = readlinkat(&parent.fd, leaf).map_err(|errno| match errno {
-                    Errno::EINVAL => Errno::ENOTDIR,
-                    errno => errno,
-                })?;
-                let links = links.checked_sub(1).ok_or(Errno::ELOOP)?;
-                self.missing(&follow(above, target.as_bytes()), links)?;
-            }
-            Err(errno) => return Err(errno),
-        }
-        self.dirs.open(path)
     }
 }
 
@@ -454,24 +326,57 @@ fn close(root: &Dir, closed: HashMap<u64, (Name, u32)>) -> Result<(), UnpackErro
     Ok(())
 }
 
-pub(super) fn parent_error(name: &Name, errno: Errno) -> UnpackError {
-    match errno {
-        Errno::ENOTDIR | Errno::ELOOP | Errno::EXDEV => {
-            UnpackError::refused(name.as_bytes(), Reason::Parent)
-        }
-        Errno::ENAMETOOLONG => UnpackError::refused(name.as_bytes(), Reason::PathTooLong),
-        errno => UnpackError::kernel("make the parent of", name, errno),
-    }
-}
-
 /// The type bits of what stands in a place, without following it.
 pub(super) fn kind_of(dir: &Dir, leaf: &[u8]) -> Option<libc::mode_t> {
-    fstatat(&dir.fd, leaf, AtFlags::AT_SYMLINK_NOFOLLOW)
-        .ok()
-        .map(|stat| stat.st_mode & libc::S_IFMT)
+    stat_of(dir, leaf).map(|stat| stat.st_mode & libc::S_IFMT)
+}
+
+fn stat_of(dir: &Dir, leaf: &[u8]) -> Option<FileStat> {
+    fstatat(&dir.fd, leaf, AtFlags::AT_SYMLINK_NOFOLLOW).ok()
 }
 
 pub(super) fn open_leaf(dir: &Dir, leaf: &[u8]) -> Result<OwnedFd, Errno> {
     let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
     openat(&dir.fd, leaf, flags, Mode::empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::thread;
+
+    use super::*;
+
+    #[test]
+    fn nothing_stays_known_of_a_directory_that_is_replaced() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let root = std::fs::File::open(folder.path()).expect("it is there");
+        let maker = Maker {
+            owner: None,
+            umask: 0,
+        };
+        let entry = |kind| Entry {
+            name: Name::parse(b"d").expect("a name"),
+            kind,
+            size: 0,
+            attributes: Attributes {
+                mode: 0o500,
+                uid: 0,
+                gid: 0,
+                mtime: 1,
+            },
+        };
+        thread::scope(|scope| {
+            let writers = Writers::start(scope, 1, maker);
+            let mut tree = Tree::new(root.into(), writers, maker).expect("a tree");
+            tree.make(entry(Kind::Directory)).expect("made");
+            let ino = stat_of(tree.dirs.root(), b"d").expect("there").st_ino;
+            tree.touched.insert(ino);
+            assert!(tree.dirs.knows(ino) && tree.closed.contains_key(&ino));
+            let link = Kind::Symlink(b"x".to_vec());
+            tree.make(entry(link)).expect("replaced");
+            assert!(!tree.dirs.knows(ino));
+            assert!(!tree.closed.contains_key(&ino) && !tree.touched.contains(&ino));
+            tree.finish(Ok(())).expect("complete");
+        });
+    }
 }

@@ -9,24 +9,22 @@ use nix::libc;
 use nix::unistd::{UnlinkatFlags, unlinkat};
 
 use super::dir::Dir;
-use super::error::{Reason, UnpackError};
+use super::error::UnpackError;
 use super::name::Name;
-use super::tree::{Problem, Tree, kind_of, open_leaf, parent_error};
+use super::parent::NoDirectory;
+use super::tree::{Problem, Tree, kind_of, open_leaf};
 use crate::sys;
-
-/// How deep a directory is emptied. Names are at most half as deep, but links may have led deeper.
-const DEPTH: u32 = 256;
 
 impl Tree<'_> {
     /// Hides a name of the layers below. That there is no such name is fine.
     pub(super) fn hide(&mut self, name: &Name) -> Result<(), Problem> {
         match self.dirs.open(name.parent()) {
             Ok(dir) => {
-                self.hide_in(&dir, name.leaf(), name, DEPTH)?;
+                self.hide_in(&dir, name.leaf(), name)?;
                 Ok(())
             }
             Err(Errno::ENOENT) => Ok(()),
-            Err(errno) => Err(parent_error(name, errno).into()),
+            Err(errno) => Err(NoDirectory::from(errno).above(name).into()),
         }
     }
 
@@ -34,11 +32,11 @@ impl Tree<'_> {
     pub(super) fn hide_all(&mut self, name: &Name) -> Result<(), Problem> {
         match self.dirs.open(name.as_bytes()) {
             Ok(dir) => {
-                self.empty(&dir, name, DEPTH)?;
+                self.empty(&dir, name)?;
                 Ok(())
             }
             Err(Errno::ENOENT) => Ok(()),
-            Err(errno) => Err(parent_error(name, errno).into()),
+            Err(errno) => Err(NoDirectory::from(errno).above(name).into()),
         }
     }
 
@@ -48,29 +46,23 @@ impl Tree<'_> {
             return Ok(());
         }
         let dir = self.enter(parent, name.leaf(), name)?;
-        self.empty(&dir, name, DEPTH)?;
-        self.forget(&dir);
+        self.empty(&dir, name)?;
+        self.forget(dir.ino);
         Ok(())
     }
 
     /// Hides one entry of a directory; `true` when it is gone. `name` is for errors.
-    fn hide_in(
-        &mut self,
-        parent: &Dir,
-        leaf: &[u8],
-        name: &Name,
-        depth: u32,
-    ) -> Result<bool, UnpackError> {
+    fn hide_in(&mut self, parent: &Dir, leaf: &[u8], name: &Name) -> Result<bool, UnpackError> {
         let fresh = self.fresh.contains(&self.place(parent, leaf));
         let removed = match kind_of(parent, leaf) {
             None => return Ok(!fresh),
             Some(libc::S_IFDIR) => {
                 let dir = self.enter(parent, leaf, name)?;
-                let empty = self.empty(&dir, name, depth)?;
+                let empty = self.empty(&dir, name)?;
                 if fresh || !empty || self.touched.contains(&dir.ino) {
                     return Ok(false);
                 }
-                self.forget(&dir);
+                self.forget(dir.ino);
                 unlinkat(&parent.fd, leaf, UnlinkatFlags::RemoveDir)
             }
             Some(_) if fresh => return Ok(false),
@@ -86,16 +78,13 @@ impl Tree<'_> {
     }
 
     /// Hides all entries of a directory; `true` when it is empty now.
-    fn empty(&mut self, dir: &Dir, name: &Name, depth: u32) -> Result<bool, UnpackError> {
-        let depth = depth
-            .checked_sub(1)
-            .ok_or_else(|| UnpackError::refused(name.as_bytes(), Reason::TooDeep))?;
+    fn empty(&mut self, dir: &Dir, name: &Name) -> Result<bool, UnpackError> {
         let leaves = open_leaf(dir, b".")
             .and_then(sys::names)
             .map_err(|errno| UnpackError::kernel("read", name, errno))?;
         let mut empty = true;
         for leaf in leaves {
-            empty &= self.hide_in(dir, &leaf, name, depth)?;
+            empty &= self.hide_in(dir, &leaf, name)?;
         }
         Ok(empty)
     }
@@ -104,12 +93,5 @@ impl Tree<'_> {
         open_leaf(parent, leaf)
             .and_then(|fd| self.dirs.adopt(fd))
             .map_err(|errno| UnpackError::kernel("open", name, errno))
-    }
-
-    /// Nothing may be known of a directory that goes away: another may get its inode.
-    fn forget(&mut self, dir: &Dir) {
-        self.dirs.forget();
-        self.dirs.gone(dir.ino);
-        self.closed.remove(&dir.ino);
     }
 }

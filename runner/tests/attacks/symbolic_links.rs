@@ -62,8 +62,8 @@ fn a_directory_over_a_link_changes_nothing_outside() {
         .entry(&head("d/", b'5').mode(0o777), b"")
         .file("d/secret", b"x");
     inside(tar, |root| {
-        assert!(root.join("d").symlink_metadata().unwrap().is_dir());
-        is_file(&root.join("d/secret"), "x");
+        assert!(root.join("d").symlink_metadata().unwrap().is_symlink());
+        is_file(&root.join("canary/dir/secret"), "x");
     });
 }
 
@@ -127,6 +127,40 @@ fn more_links_than_the_kernel_follows() {
         tar = tar.symlink(format!("d{number}"), format!("d{}", number - 1));
     }
     refused(&tar.file("d59/x", b"x").zst(), "parent");
+}
+
+#[test]
+fn links_that_lead_deeper_than_a_tree_may_be() {
+    let steps = |count| b"d/".repeat(count);
+    let shortcut = |depth| {
+        Tar::new()
+            .dir(&b"x"[..])
+            .symlink_long(b"one", &steps(depth))
+    };
+    let below = [&b"one/"[..], &steps(27)].concat();
+    // Each name is short enough by itself.
+    refused(
+        &shortcut(127).pax(&[("path", &below)]).dir("long").zst(),
+        "deeper than 128",
+    );
+    refused(
+        &shortcut(127)
+            .pax(&[("path", &[&below[..], b"file"].concat())])
+            .file("long", b"x")
+            .zst(),
+        "deeper than 128",
+    );
+    // Link upon link, as far as the kernel follows.
+    let tar = shortcut(100)
+        .symlink_long(b"two", &[&b"one/"[..], &steps(100)].concat())
+        .symlink_long(b"three", &[&b"two/"[..], &steps(100)].concat());
+    refused(&tar.clone().file("three/x", b"x").zst(), "deeper than 128");
+    refused(&tar.dir("three/").zst(), "deeper than 128");
+    let tar = shortcut(100).pax(&[("path", &below)]).dir("long");
+    inside(tar, |root| {
+        let deep = std::ffi::OsString::from("d/".repeat(127));
+        assert!(root.join(deep).is_dir());
+    });
 }
 
 #[test]

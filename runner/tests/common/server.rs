@@ -16,6 +16,10 @@ pub enum Answer {
     Stall(usize),
     /// Sends everything, whatever range was asked for.
     Whole,
+    /// The same, but breaks the connection after so many bytes of the body.
+    WholeCut(usize),
+    /// Heeds ranges, but does not say how long the object is when asked for what is behind its end.
+    Curt,
     /// Another object, with another tag.
     Other(Vec<u8>),
     /// No body.
@@ -100,7 +104,7 @@ fn respond(
         _ => (object, "first"),
     };
     let from = match (&answer, range) {
-        (Answer::Whole, _) | (_, None) => None,
+        (Answer::Whole | Answer::WholeCut(_), _) | (_, None) => None,
         (_, Some(from)) => Some(usize::try_from(from).unwrap()),
     };
     let total = body.len();
@@ -111,9 +115,13 @@ fn respond(
         );
     }
     if from.is_some_and(|from| from >= total) {
+        let range = match answer {
+            Answer::Curt => String::new(),
+            _ => format!("Content-Range: bytes */{total}\r\n"),
+        };
         return write!(
             stream,
-            "HTTP/1.1 416 X\r\nContent-Range: bytes */{total}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+            "HTTP/1.1 416 X\r\n{range}Content-Length: 0\r\nConnection: close\r\n\r\n"
         );
     }
     let rest = &body[from.unwrap_or(0)..];
@@ -130,7 +138,9 @@ fn respond(
         rest.len()
     )?;
     match answer {
-        Answer::Cut(after) => stream.write_all(&rest[..after.min(rest.len())])?,
+        Answer::Cut(after) | Answer::WholeCut(after) => {
+            stream.write_all(&rest[..after.min(rest.len())])?
+        }
         Answer::Stall(after) => {
             let after = after.min(rest.len());
             stream.write_all(&rest[..after])?;

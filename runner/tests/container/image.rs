@@ -298,6 +298,57 @@ fn stack_overlays(dir: &Path) {
     }
 }
 
+/// The same, but the image and `host` and `other` beside it are of one file system, which can be written to.
+fn stack_writable_overlays(dir: &Path) {
+    unshare(CloneFlags::CLONE_NEWNS).unwrap();
+    let none = None::<&str>;
+    mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).unwrap();
+    let stack = dir.join("stack");
+    let mut lower = dir.to_owned();
+    for layer in ["first", "second"] {
+        let layer = dir.join(layer);
+        let tmpfs = Some("tmpfs");
+        mount(tmpfs, &layer, tmpfs, MsFlags::empty(), none).unwrap();
+        for name in ["upper", "work"] {
+            fs::create_dir(layer.join(name)).unwrap();
+        }
+        let (below, layer) = (lower.display(), layer.display());
+        let options = format!("lowerdir={below},upperdir={layer}/upper,workdir={layer}/work");
+        let overlay = Some("overlay");
+        let options = Some(options.as_str());
+        mount(overlay, &stack, overlay, MsFlags::empty(), options).unwrap();
+        lower = stack.clone();
+    }
+    let (from, to) = (stack.join("image"), dir.join("image"));
+    mount(Some(&from), &to, none, MsFlags::MS_BIND, none).unwrap();
+}
+
+#[test]
+fn nothing_is_made_in_a_bind_of_the_file_system_that_the_image_is_on() {
+    let mut world = World::new();
+    world.before = stack_writable_overlays;
+    for folder in ["host", "other", "stack", "first", "second", "image/job"] {
+        fs::create_dir(world.path(folder)).unwrap();
+    }
+    let bind = |source, target: &str| Bind {
+        source,
+        target: target.into(),
+        read_only: false,
+    };
+    world.spec.binds = vec![bind(world.path("stack/host"), "/job")];
+    let output = world.run(&["sh", "-c", "mkdir /job/new && stat -c %a /job/new"]);
+    let told = output.notes.iter().any(|note| note.contains("no overlay"));
+    assert!(told, "{:?} {:?}", output.exit, output.notes);
+    assert_eq!(output.success(), "755\n");
+    let other = bind(world.path("stack/other"), "/job/new");
+    world.spec.binds.push(other);
+    let refusal = world.run(&["true"]).refusal();
+    assert!(
+        refusal.contains("/job/new") && refusal.contains("missing"),
+        "{refusal}"
+    );
+}
+
 #[test]
 fn without_an_overlay_the_root_is_read_only_but_for_some_directories() {
     let mut world = World::new();

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use runner::container::{self, Exit, Stdio};
+use runner::container::{self, Exit, Secrets, Stdio};
 
 use crate::world::{World, group_of, groups, in_namespace, namespace, until};
 
@@ -79,7 +79,7 @@ fn a_process_with_threads_is_refused() {
                 stdout: null(),
                 stderr: null(),
             };
-            container::start(&spec, &world.path("image"), &world.secrets, stdio).unwrap_err()
+            container::start(&spec, &world.path("image"), Secrets::new(), stdio).unwrap_err()
         };
         scope.spawn(start).join().unwrap()
     });
@@ -230,6 +230,30 @@ fn memory_is_bounded_where_the_host_has_groups() {
     );
     assert_eq!(output.exit, Ok(Exit::Signal(9)));
     assert_eq!(output.stdout, "");
+}
+
+#[test]
+fn the_limit_of_memory_is_one_of_swap_too() {
+    let mut world = World::new();
+    world.spec.limits.memory_bytes = Some(32 << 20);
+    world.after = |container| {
+        let groups = groups(&group_of(Pid::this()));
+        let read = |name: &str| {
+            let files = groups.iter().map(|group| group.join(name));
+            files
+                .filter_map(|file| fs::read_to_string(file).ok())
+                .next()
+        };
+        // In version 1, both together. A kernel that counts no swap has neither.
+        if let Some(both) = read("memory.memsw.limit_in_bytes") {
+            assert_eq!(both.trim(), (32 << 20).to_string());
+        }
+        if let Some(swap) = read("memory.swap.max") {
+            assert_eq!(swap.trim(), "0");
+        }
+        container.wait().unwrap()
+    };
+    assert_eq!(world.run(&["true"]).exit, Ok(Exit::Code(0)));
 }
 
 #[test]

@@ -12,18 +12,36 @@ use runner::container::Exit;
 
 use crate::world::World;
 
-/// The same, and the image is the user's, as the store makes it.
+/// Somebody with an account.
+const USER: u32 = 1000;
+/// Whom the kernel shows for all who are not in a namespace.
+const NOBODY: u32 = 65534;
+
+/// Becomes a user, and the image is theirs, as the store makes it.
 fn become_the_owner(dir: &Path) {
+    give_the_image(dir, USER);
+    become_user(dir, USER);
+}
+
+fn become_nobody(dir: &Path) {
+    give_the_image(dir, NOBODY);
+    become_user(dir, NOBODY);
+}
+
+fn become_a_stranger(dir: &Path) {
+    become_user(dir, USER);
+}
+
+fn give_the_image(dir: &Path, id: u32) {
     let chown = Command::new("chown")
-        .args(["-R", "65534:65534"])
+        .args(["-R", &format!("{id}:{id}")])
         .arg(dir.join("image"))
         .status();
     assert!(chown.unwrap().success());
-    become_nobody(dir);
 }
 
-/// Becomes a user who is nobody, and who can get at the world: its folder's parents may be closed.
-fn become_nobody(dir: &Path) {
+/// Becomes a user who can get at the world: its folder's parents may be closed.
+fn become_user(dir: &Path, id: u32) {
     let limit = fs::read_to_string("/proc/sys/user/max_user_namespaces").unwrap();
     assert_ne!(
         limit.trim(),
@@ -34,8 +52,8 @@ fn become_nobody(dir: &Path) {
     let none = None::<&str>;
     mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).unwrap();
     mount(Some(dir), "/mnt", none, MsFlags::MS_BIND, none).unwrap();
-    let (user, group) = (Uid::from_raw(65534), Gid::from_raw(65534));
-    std::os::unix::fs::chown("/mnt", Some(65534), Some(65534)).unwrap();
+    let (user, group) = (Uid::from_raw(id), Gid::from_raw(id));
+    std::os::unix::fs::chown("/mnt", Some(id), Some(id)).unwrap();
     setgroups(&[]).unwrap();
     setresgid(group, group, group).unwrap();
     setresuid(user, user, user).unwrap();
@@ -55,10 +73,10 @@ fn a_user_runs_a_program_and_is_root_inside() {
     assert_eq!(world.run(&["true"]).exit, Ok(Exit::Code(0)));
     assert_eq!(
         world.sh("id -u; id -g; cat /etc/hostname; cat /proc/self/uid_map"),
-        "0\n0\nbox\n         0      65534          1\n"
+        "0\n0\nbox\n         0       1000          1\n"
     );
     // Also when the image is another user's.
-    world.before = become_nobody;
+    world.before = become_a_stranger;
     let output = world.run(&["sh", "-c", "exit 9"]);
     assert_eq!(output.exit, Ok(Exit::Code(9)));
     // What a user cannot have is said.
@@ -66,6 +84,16 @@ fn a_user_runs_a_program_and_is_root_inside() {
         output.notes.iter().any(|note| note.contains("/sys")),
         "{:?}",
         output.notes
+    );
+}
+
+#[test]
+fn nobody_is_a_user_too() {
+    let mut world = World::new();
+    world.before = become_nobody;
+    assert_eq!(
+        world.sh("id -u; cat /proc/self/uid_map"),
+        "0\n         0      65534          1\n"
     );
 }
 

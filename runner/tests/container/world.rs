@@ -3,7 +3,6 @@
 //! The supervisor is a forked process with one thread, as the real one is. What it has to say it writes to
 //! files. After each run the world looks for what should not be left: processes, mounts, cgroups.
 
-use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -15,7 +14,7 @@ use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::waitpid;
 use nix::unistd::{ForkResult, Pid, fork};
-use runner::container::{self, Container, Exit, Limits, Spec, StartError, Stdio};
+use runner::container::{self, Container, Exit, Limits, Secrets, Spec, StartError, Stdio};
 use serde::de::DeserializeOwned;
 
 /// What the image has, beside the libraries of these.
@@ -37,7 +36,7 @@ pub(crate) fn until(what: &str, mut is: impl FnMut() -> bool) {
 pub(crate) struct World {
     dir: tempfile::TempDir,
     pub(crate) spec: Spec,
-    pub(crate) secrets: BTreeMap<String, Vec<u8>>,
+    pub(crate) secrets: Secrets,
     /// What the supervisor does before it starts the container.
     pub(crate) before: fn(&Path),
     /// What it does with the container.
@@ -65,7 +64,7 @@ impl World {
         Self {
             dir,
             spec,
-            secrets: BTreeMap::new(),
+            secrets: Secrets::new(),
             before: |_| {},
             after: |container| container.wait().unwrap(),
         }
@@ -88,7 +87,7 @@ impl World {
 
     pub(crate) fn secret(&mut self, name: &str, contents: &[u8]) {
         self.spec.secrets.push(name.into());
-        self.secrets.insert(name.into(), contents.into());
+        self.secrets.insert(name.into(), contents.to_vec().into());
     }
 
     /// Runs a program to its end.
@@ -157,7 +156,7 @@ impl World {
             stdout,
             stderr,
         };
-        let ended = match container::start(&self.spec, &rootfs, &self.secrets, stdio) {
+        let ended = match container::start(&self.spec, &rootfs, self.secrets.clone(), stdio) {
             Ok(container) => {
                 say(dir, "started", &(container.pid(), container.notes()));
                 Ok((self.after)(container))

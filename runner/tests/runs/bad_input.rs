@@ -61,6 +61,8 @@ fn bad_command_lines_change_nothing() {
         (["--bind", "/etc"], "--bind"),
         (["--bind", "etc:/etc"], "--bind"),
         (["--bind", "/none:/etc"], "/none"),
+        (["--bind", "/etc:/proc/x"], "/proc/x"),
+        (["--bind", "/etc:/dev"], "is in /dev"),
         (["--secret", "key"], "--secret"),
         (["--secret", "key=/none"], "/none"),
         (["--secret", "../key=/etc/shadow"], "../key"),
@@ -106,6 +108,9 @@ fn bad_command_lines_change_nothing() {
         &["gc", "--older-than", "x"],
         &["logs", "a", "--from", "-1"],
         &["logs", "a", "-f", "--limit", "5"],
+        // The name of another command is no command.
+        &["status", "run", "--bad"],
+        &["--output", "json", "list", "attach"],
     ] {
         let output = world.command(args).output().unwrap();
         assert_eq!(output.status.code(), Some(2), "{args:?}: {}", text(&output));

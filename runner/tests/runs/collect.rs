@@ -58,6 +58,17 @@ fn what_a_killed_collection_left_is_swept() {
 }
 
 #[test]
+fn what_cannot_be_removed_keeps_nothing_else() {
+    let world = World::new();
+    ended(&world.run_with("a", &[], "exit 0").output().unwrap(), 0);
+    // A file where a folder should be.
+    fs::write(world.store().join("runs/.trash-x"), "").unwrap();
+    let error = world.ask(1, &["gc", "--older-than", "0d"]);
+    assert!(error["error"].to_string().contains(".trash-x"), "{error}");
+    assert!(!world.file("a", "").exists());
+}
+
+#[test]
 fn an_image_is_held_as_long_as_its_run_lives() {
     let world = World::new();
     let image = world.path("image.tar.zst");

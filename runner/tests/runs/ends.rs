@@ -1,7 +1,7 @@
 //! How runs end, and what does not end them.
 
 use std::fs;
-use std::io::Read;
+use std::io::{Read, Write};
 use std::os::unix::process::CommandExt;
 use std::process::Stdio;
 
@@ -99,6 +99,48 @@ fn a_program_sees_its_variables_and_nothing_of_ours() {
 }
 
 #[test]
+fn a_user_without_rights_has_runs_too() {
+    let world = World::new();
+    let binary = world.path("runner");
+    fs::copy(env!("CARGO_BIN_EXE_rekindle-runner"), &binary).unwrap();
+    fs::create_dir(world.store()).unwrap();
+    let owned = std::process::Command::new("chown")
+        .args(["-R", "1000:1000"])
+        .args([world.store(), world.path("root")])
+        .status();
+    assert!(owned.unwrap().success());
+    let mut command = std::process::Command::new("setpriv");
+    command
+        .args([
+            "--reuid=1000",
+            "--regid=1000",
+            "--clear-groups",
+            "--inh-caps=-all",
+        ])
+        .arg(&binary)
+        .args(["run", "--id", "a", "--root"])
+        .arg(world.path("root"))
+        .args(["--secrets-stdin", "--", "/bin/sh", "-c"])
+        .arg("cat /run/secrets/key /proc/self/uid_map; exit 3")
+        .env("REKINDLE_RUNNER_STORE", world.store())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    let mut client = command.spawn().unwrap();
+    let mut stdin = client.stdin.take().unwrap();
+    stdin.write_all(br#"{"key": "x "}"#).unwrap();
+    drop(stdin);
+    let output = client.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(3), "{}", text(&output));
+    let words: Vec<_> = str::from_utf8(&output.stdout)
+        .unwrap()
+        .split_whitespace()
+        .collect();
+    assert_eq!(words, ["x", "0", "1000", "1"]);
+    world.assert_nothing_lives();
+}
+
+#[test]
 fn the_starter_may_be_killed_and_the_terminal_may_go() {
     let world = World::new();
     let script = "echo >/shared/began; while [ ! -e /shared/go ]; do sleep 0.05; done; exit 3";
@@ -185,6 +227,18 @@ fn stop_ends_a_program_and_what_it_was_is_on_record() {
         world.ask(0, &["stop", "stubborn"])["exit"],
         json!({"signal": 9})
     );
+}
+
+#[test]
+fn a_grace_may_be_longer_than_any_clock_runs() {
+    let world = World::new();
+    let forever = format!("{}s", u64::MAX);
+    let script = "trap 'exit 3' TERM; echo >/shared/began; while :; do sleep 0.05; done";
+    world.start("a", script);
+    world.wait_for_shared("began");
+    let status = world.ask(0, &["stop", "a", "--grace", &forever]);
+    assert_eq!(status["exit"], json!({"code": 3}));
+    world.ask(0, &["stop", "a", "--grace", &forever]);
 }
 
 #[test]

@@ -5,6 +5,8 @@ use std::io::Read;
 use std::os::unix::fs::MetadataExt;
 use std::process::Stdio;
 
+use serde_json::json;
+
 use crate::world::{World, ended, text, wait_for};
 
 /// Lines of eight bytes.
@@ -60,6 +62,24 @@ fn heavy_lines_that_are_kept_are_whole_and_the_log_stays_within_its_limit() {
         (&part["from"], &part["skipped"]),
         (&oldest.into(), &oldest.into())
     );
+    // Who wants just these bytes gets none other.
+    let error = world.ask(1, &["logs", "a", "--exact", "--limit", "5"]);
+    let begins = format!("from 0: it is kept from {oldest} on");
+    assert!(
+        error["error"].as_str().unwrap().contains(&begins),
+        "{error}"
+    );
+    let exact = |from: u64| {
+        let from = from.to_string();
+        let args = ["logs", "a", "--exact", "--limit", "8", "--from", &from];
+        world.command(&args).output().unwrap()
+    };
+    let output = exact(oldest - 1);
+    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(output.stdout, b"", "{}", text(&output));
+    let output = exact(oldest);
+    assert_eq!(output.status.code(), Some(0));
+    assert_eq!(output.stdout, is_line(oldest / WIDTH).as_bytes());
     let kept = world.log("a");
     assert_eq!(kept.len() as u64, lines * WIDTH - oldest);
     assert!(kept.ends_with(&is_line(lines - 1)));
@@ -124,6 +144,21 @@ fn a_part_of_the_log_is_text_and_cuts_no_character() {
 }
 
 #[test]
+fn a_character_that_is_not_written_whole_yet_waits() {
+    let world = World::new();
+    let script = r"printf '\342\202'; echo >/shared/began; while [ ! -e /shared/go ]; do sleep 0.05; done; printf '\254'";
+    world.start("a", script);
+    world.wait_for_shared("began");
+    let part = world.ask(0, &["logs", "a"]);
+    assert_eq!((&part["text"], &part["next"]), (&json!(""), &json!(0)));
+    assert_eq!(part["end"], 2);
+    fs::write(world.shared("go"), "").unwrap();
+    world.wait_for("a", "exited");
+    let part = world.ask(0, &["logs", "a"]);
+    assert_eq!((&part["text"], &part["next"]), (&json!("€"), &json!(3)));
+}
+
+#[test]
 fn following_ends_with_the_run() {
     let world = World::new();
     world.start(
@@ -156,7 +191,9 @@ fn a_program_that_truncates_its_own_log_is_told_on() {
     });
     fs::write(world.shared("go"), "").unwrap();
     let status = world.wait_for("a", "exited");
-    assert!(world.log("a").len() < long);
+    // What it wrote then is there, behind what it took away.
+    assert_eq!(world.log("a"), "x\n");
+    assert_eq!(status["log"], json!({"oldest": long, "end": long + 2}));
     assert!(
         status["notes"][0].as_str().unwrap().contains("truncated"),
         "{status}"

@@ -2,11 +2,11 @@
 
 use std::fs;
 use std::io::Write;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::Path;
 use std::process::Stdio;
 
-use crate::world::{World, ended, text};
+use crate::world::{World, ended, pid_of, text};
 
 const SECRET: &str = "hunter2-is-a-secret";
 
@@ -19,6 +19,27 @@ fn holds(path: &Path) -> bool {
                 .windows(SECRET.len() * 2)
                 .any(|part| part == hex::encode(SECRET).as_bytes())
     })
+}
+
+/// All that a process can write to, as far as it can be read.
+fn memory(pid: nix::unistd::Pid) -> Vec<u8> {
+    let maps = fs::read_to_string(format!("/proc/{pid}/maps")).unwrap();
+    let memory = fs::File::open(format!("/proc/{pid}/mem")).unwrap();
+    let mut all = Vec::new();
+    for line in maps.lines().filter(|line| line.contains(" rw")) {
+        let (from, to) = line.split(' ').next().unwrap().split_once('-').unwrap();
+        let [from, to] = [from, to].map(|text| u64::from_str_radix(text, 16).unwrap());
+        let mut part = vec![0; usize::try_from(to - from).unwrap()];
+        if memory.read_exact_at(&mut part, from).is_ok() {
+            all.extend(part);
+        }
+    }
+    all
+}
+
+fn contains(bytes: &[u8], text: &[u8]) -> bool {
+    let last = bytes.len().saturating_sub(text.len());
+    (0..last).any(|at| bytes[at] == text[0] && bytes[at..].starts_with(text))
 }
 
 fn files(folder: &Path, all: &mut Vec<std::path::PathBuf>) {
@@ -62,7 +83,7 @@ fn a_secret_is_in_the_container_and_nowhere_else() {
         .write_all(json.as_bytes())
         .unwrap();
     let output = client.wait_with_output().unwrap();
-    ended(&output, 0);
+    let run = ended(&output, 0)["run"].clone();
     assert!(!text(&output).contains(SECRET));
     world.wait_for_shared("began");
     for name in ["has-file", "has-stdin"] {
@@ -80,6 +101,17 @@ fn a_secret_is_in_the_container_and_nowhere_else() {
         }
     };
     look();
+    // Nor in the memory of those who stay with the program, as its tmpfs has it.
+    for name in ["supervisor", "process"] {
+        let memory = memory(pid_of(&run, name));
+        assert!(contains(&memory, b"rekindle"), "{name}: it was not read");
+        assert!(!contains(&memory, SECRET.as_bytes()), "{name} has it");
+        let digits = hex::encode(SECRET);
+        assert!(
+            !contains(&memory, digits.as_bytes()),
+            "{name} has it in hex"
+        );
+    }
     world.ask(0, &["stop", "a", "--grace", "0s"]);
     look();
 }
