@@ -13,6 +13,7 @@ pub mod queue;
 pub mod record;
 pub mod spec;
 pub mod store;
+pub mod user;
 mod yaml;
 
 /// The SHA-256 digest in lower-case hex, by which inputs are named.

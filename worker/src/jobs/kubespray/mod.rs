@@ -36,7 +36,7 @@ pub async fn run(ctx: &Ctx) -> Result<Proven, JobError> {
     };
     ansible::run(ctx, &work, || async {
         let machines = ansible::machines(ctx, &nodes).await?;
-        inventory::render(kubernetes, &machines).map_err(JobError::fatal)
+        inventory::render(kubernetes, &machines, None).map_err(JobError::fatal)
     })
     .await?;
 
