@@ -232,8 +232,8 @@ pub(crate) struct OsUpdate {
 #[command(group(ArgGroup::new("access").required(true).args(["key_file", "revoke"])))]
 pub(crate) struct AddUser {
     /// The account
-    #[arg(long, value_name = "USER")]
-    pub(crate) name: UserName,
+    #[arg(long = "name", value_name = "USER")]
+    pub(crate) user: UserName,
     /// The person's public SSH key, such as `id_ed25519.pub`; it replaces the one before
     #[arg(long, value_name = "FILE")]
     pub(crate) key_file: Option<PathBuf>,

@@ -23,7 +23,7 @@ pub(crate) async fn run(args: &AddUser, out: &mut Out) -> Result<ExitCode, CliEr
     };
     let payload = |spec: &_| {
         Ok(Job::AddUser(Payload {
-            name: args.name.clone(),
+            name: args.user.clone(),
             access,
             nodes: single::choose(&args.select, spec)?,
         }))

@@ -64,6 +64,7 @@ pub async fn run(ctx: &Ctx, job: &AddUser) -> Result<Proven, JobError> {
         cwd: inputs::INPUTS,
         commands: vec![inputs::playbook(PLAYBOOK)],
         hosts: nodes.iter().map(|node| node.name.as_str()).collect(),
+        deadline: ansible::DEADLINE,
     };
     ansible::run(ctx, &work, || async {
         let machines = ansible::machines(ctx, &nodes).await?;

@@ -28,6 +28,8 @@ pub const STEPS: &[&str] = &[
 
 /// The playbook, beside the other files of the run.
 const PLAYBOOK: &str = "os-update.yml";
+/// How long a node may take at most that is drained, updated and booted.
+const A_NODE: Duration = Duration::from_secs(60 * 60);
 /// On a node that we have cordoned, in Kubernetes.
 const MARK: &str = "rekindle.io/os-update";
 
@@ -55,6 +57,7 @@ pub async fn run(ctx: &Ctx, job: &OsUpdate) -> Result<Proven, JobError> {
         cwd: inputs::INPUTS,
         commands: vec![inputs::playbook(PLAYBOOK)],
         hosts: chosen.iter().map(|node| node.name.as_str()).collect(),
+        deadline: ansible::DEADLINE.max(A_NODE * u32::try_from(chosen.len()).unwrap_or(u32::MAX)),
     };
     ansible::run(ctx, &work, || async {
         let machines = ansible::machines(ctx, &all).await?;

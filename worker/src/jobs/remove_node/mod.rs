@@ -76,7 +76,12 @@ pub async fn run(ctx: &Ctx, job: &RemoveNode) -> Result<Proven, JobError> {
             image: &kubespray::of_spec(ctx)?.image,
             cwd: kubespray::FOLDER,
             commands: vec![inputs::playbook("remove-node.yml")],
-            hosts: nodes.iter().map(|node| node.name.as_str()).collect(),
+            // A dead one is removed without a look at the others.
+            hosts: match job.dead {
+                true => vec![job.node.as_str()],
+                false => nodes.iter().map(|node| node.name.as_str()).collect(),
+            },
+            deadline: ansible::DEADLINE,
         };
         ansible::run(ctx, &work, || async {
             let machines = ansible::machines(ctx, &nodes).await?;
