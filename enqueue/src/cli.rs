@@ -7,6 +7,7 @@ use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
 use jiff::SignedDuration;
 use jobs::ids::{ClusterName, JobName, NodeName, RecoveryId, StepKey};
 use jobs::spec::Role;
+use jobs::user::UserName;
 
 use worker::config::{CloudArgs, QueueArgs, StoreArgs, WorldArgs};
 
@@ -54,6 +55,12 @@ pub(crate) enum Command {
     Permissions(OnNodes),
     /// Install Kubernetes with Kubespray, or bring it to what the spec says
     Kubespray(Single),
+    /// Take one node out of Kubernetes with Kubespray; its machine stays
+    RemoveNode(RemoveNode),
+    /// Update the operating systems, one node after the other; all but the bastion, where the run lives
+    OsUpdate(OsUpdate),
+    /// Give a person access to the nodes with an SSH key, or take it away
+    AddUser(AddUser),
     /// Write a report on the last recovery that did something
     Report(Single),
     /// Run a job without effects, to watch crash and resume
@@ -228,6 +235,50 @@ pub(crate) struct Select {
     /// All nodes
     #[arg(long, conflicts_with_all = ["node", "group", "role"])]
     pub(crate) all: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RemoveNode {
+    /// The node, by name; the spec still has it
+    #[arg(long, value_name = "NAME")]
+    pub(crate) node: NodeName,
+    /// Its machine is gone or does not answer: remove it without a word to it
+    #[arg(long)]
+    pub(crate) dead: bool,
+    #[command(flatten)]
+    pub(crate) single: Single,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct OsUpdate {
+    /// Reboot each node, also when no package wants it
+    #[arg(long)]
+    pub(crate) reboot: bool,
+    #[command(flatten)]
+    pub(crate) select: Select,
+    #[command(flatten)]
+    pub(crate) single: Single,
+}
+
+#[derive(Debug, Args)]
+#[command(group(ArgGroup::new("access").required(true).args(["key_file", "revoke"])))]
+pub(crate) struct AddUser {
+    /// The account
+    #[arg(long = "name", value_name = "USER")]
+    pub(crate) user: UserName,
+    /// The person's public SSH key, such as `id_ed25519.pub`; it replaces the one before
+    #[arg(long, value_name = "FILE")]
+    pub(crate) key_file: Option<PathBuf>,
+    /// The person may become root
+    #[arg(long, conflicts_with = "revoke")]
+    pub(crate) sudo: bool,
+    /// Take key and sudo away, end all sessions and lock the account; its files stay
+    #[arg(long)]
+    pub(crate) revoke: bool,
+    #[command(flatten)]
+    pub(crate) select: Select,
+    #[command(flatten)]
+    pub(crate) single: Single,
 }
 
 #[derive(Debug, Args)]

@@ -59,7 +59,7 @@ pub(crate) fn plan_file(path: &Path) -> Result<PlanFile, CliError> {
     })
 }
 
-fn read(path: &Path) -> Result<String, CliError> {
+pub(crate) fn read(path: &Path) -> Result<String, CliError> {
     let failed =
         |reason: String| CliError::usage(format!("failed to read {}: {reason}", path.display()));
     let about = std::fs::metadata(path).map_err(|e| failed(e.to_string()))?;

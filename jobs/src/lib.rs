@@ -14,6 +14,7 @@ pub mod record;
 pub mod secrets;
 pub mod spec;
 pub mod store;
+pub mod user;
 mod yaml;
 
 /// The SHA-256 digest in lower-case hex, by which inputs are named.

@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use crate::cut::cut;
 use crate::ids::{ClusterName, JobName, NodeName, RecoveryId};
+use crate::user::{PublicKey, UserName};
 
 /// The message schema this build writes. Newer ones are kept, not guessed at.
 pub const SCHEMA: u32 = 1;
@@ -50,6 +51,12 @@ pub enum Job {
     Permissions(OnNode),
     /// Installs Kubernetes on the cluster's nodes, by Kubespray on the bastion.
     Kubespray,
+    /// Takes one node out of Kubernetes, by Kubespray on the bastion.
+    RemoveNode(RemoveNode),
+    /// Updates the operating system of the nodes, one after the other.
+    OsUpdate(OsUpdate),
+    /// Gives a person access to the nodes, or takes it away.
+    AddUser(AddUser),
     /// Writes the recovery's report.
     Report,
     /// A job without effects, to watch crash and resume by hand and to measure the engine.
@@ -61,6 +68,55 @@ pub enum Job {
 pub struct OnNode {
     /// The node.
     pub node: NodeName,
+}
+
+/// Takes a node out of Kubernetes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RemoveNode {
+    /// The node.
+    pub node: NodeName,
+    /// Its machine is gone or does not answer: it is taken out without a word to it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub dead: bool,
+}
+
+/// Updates operating systems.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct OsUpdate {
+    /// Which nodes; all but the bastion when there are none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub nodes: Vec<NodeName>,
+    /// Each node is rebooted, also when no package wants it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub reboot: bool,
+}
+
+/// Gives access, or takes it away.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AddUser {
+    /// The account.
+    pub name: UserName,
+    /// What it may.
+    pub access: Access,
+    /// On which nodes; all, the bastion too, when there are none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub nodes: Vec<NodeName>,
+}
+
+/// What an account may.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Access {
+    /// Log in with this key, and no other one.
+    Grant {
+        /// The key.
+        key: PublicKey,
+        /// Become root.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        sudo: bool,
+    },
+    /// Nothing any more. Its files stay.
+    Revoke,
 }
 
 /// The payload of a demo job.
@@ -86,13 +142,16 @@ pub struct Demo {
 }
 
 /// Every kind, in the order of a recovery.
-pub const KINDS: [&str; 8] = [
+pub const KINDS: [&str; 11] = [
     "provision",
     "load-balancer",
     "reachability",
     "mount",
     "permissions",
     "kubespray",
+    "remove-node",
+    "os-update",
+    "add-user",
     "report",
     "demo",
 ];
@@ -107,6 +166,9 @@ impl Job {
             Job::Mount(_) => "mount",
             Job::Permissions(_) => "permissions",
             Job::Kubespray => "kubespray",
+            Job::RemoveNode(_) => "remove-node",
+            Job::OsUpdate(_) => "os-update",
+            Job::AddUser(_) => "add-user",
             Job::Report => "report",
             Job::Demo(_) => "demo",
         }
@@ -118,8 +180,13 @@ impl Job {
             Job::Provision(on) | Job::Reachability(on) | Job::Mount(on) | Job::Permissions(on) => {
                 Some(&on.node)
             }
+            Job::RemoveNode(remove) => Some(&remove.node),
             Job::Demo(demo) => demo.node.as_ref(),
-            Job::LoadBalancer | Job::Kubespray | Job::Report => None,
+            Job::LoadBalancer
+            | Job::Kubespray
+            | Job::OsUpdate(_)
+            | Job::AddUser(_)
+            | Job::Report => None,
         }
     }
 
@@ -256,6 +323,9 @@ fn wrong_in_payload(value: &Value) -> Option<DecodeError> {
         "provision" | "reachability" | "mount" | "permissions" => {
             serde_path_to_error::deserialize::<_, OnNode>(value).err()?
         }
+        "remove-node" => serde_path_to_error::deserialize::<_, RemoveNode>(value).err()?,
+        "os-update" => serde_path_to_error::deserialize::<_, OsUpdate>(value).err()?,
+        "add-user" => serde_path_to_error::deserialize::<_, AddUser>(value).err()?,
         _ => return None,
     };
     let path = wrong.path().to_string();
@@ -341,7 +411,9 @@ mod tests {
     #[test]
     fn every_kind_has_its_name() {
         for kind in KINDS {
-            let value = serde_json::json!({"kind": kind, "node": "test-web-1", "steps": 1});
+            let value = serde_json::json!({
+                "kind": kind, "node": "test-web-1", "steps": 1, "name": "ann", "access": "revoke",
+            });
             let job: Job = serde_json::from_value(value).expect(kind);
             assert_eq!(job.kind(), kind);
         }

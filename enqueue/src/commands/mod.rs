@@ -1,5 +1,6 @@
 //! The commands, one file each.
 
+mod add_user;
 mod begin;
 mod cancel;
 mod completions;
@@ -7,10 +8,12 @@ mod doctor;
 mod flags;
 mod keygen;
 mod list;
+mod os_update;
 mod pause;
 mod plan;
 mod purge;
 mod recover;
+mod remove_node;
 mod resume;
 mod retry;
 mod schema;
@@ -34,6 +37,9 @@ pub(crate) async fn run(command: &Command, out: &mut Out) -> Result<ExitCode, Cl
         Command::Mount(args) => single::on_nodes("mount", args, out).await,
         Command::Permissions(args) => single::on_nodes("permissions", args, out).await,
         Command::Kubespray(args) => single::of_cluster("kubespray", args, out).await,
+        Command::RemoveNode(args) => remove_node::run(args, out).await,
+        Command::OsUpdate(args) => os_update::run(args, out).await,
+        Command::AddUser(args) => add_user::run(args, out).await,
         Command::Report(args) => single::of_cluster("report", args, out).await,
         Command::Demo(args) => single::demo(args, out).await,
         Command::Plan(args) => plan::run(args, out).await,

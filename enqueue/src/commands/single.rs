@@ -69,14 +69,38 @@ pub(crate) async fn demo(args: &DemoJob, out: &mut Out) -> Result<ExitCode, CliE
             .map(|node| payload(Some(node.clone())))
             .collect(),
     };
+    let plan = alone(payloads)?;
+    post(&store, "demo", single, spec, given, plan, out).await
+}
+
+/// A plan of jobs that need nothing.
+pub(super) fn alone(payloads: Vec<Job>) -> Result<Plan, CliError> {
     let jobs = payloads.into_iter().map(|payload| PlannedJob {
         name: payload.name(),
         payload,
         needs: vec![],
         always: false,
     });
-    let plan = Plan::new(jobs.collect()).map_err(|problem| CliError::usage(problem.to_string()))?;
-    post(&store, "demo", single, spec, given, plan, out).await
+    Plan::new(jobs.collect()).map_err(|problem| CliError::usage(problem.to_string()))
+}
+
+/// One job that plays something on the bastion; `payload` makes it for the spec.
+pub(super) async fn on_the_bastion(
+    args: &Single,
+    out: &mut Out,
+    payload: impl FnOnce(&ClusterSpec) -> Result<Job, CliError>,
+) -> Result<ExitCode, CliError> {
+    let store = args.begin.follow.store.connect().await?;
+    let (spec, given) = spec(&store, args).await?;
+    let payload = payload(&spec.spec)?;
+    let kind = payload.kind();
+    if spec.spec.kubernetes.is_none() {
+        return Err(CliError::usage(format!(
+            "the spec has no `kubernetes` section: `{kind}` runs from its image, with the Ansible in it"
+        )));
+    }
+    let plan = alone(vec![payload])?;
+    post(&store, kind, args, spec, given, plan, out).await
 }
 
 async fn post(
@@ -128,7 +152,7 @@ async fn applied(store: &Store, args: &Single) -> Result<Option<(Spec, bool)>, C
 }
 
 /// The nodes that were named: one by one, by group, by role, or all.
-fn choose(select: &Select, spec: &ClusterSpec) -> Result<Vec<NodeName>, CliError> {
+pub(super) fn choose(select: &Select, spec: &ClusterSpec) -> Result<Vec<NodeName>, CliError> {
     let nodes = spec.nodes();
     for name in &select.node {
         if !nodes.iter().any(|node| node.name == *name) {

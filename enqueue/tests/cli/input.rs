@@ -123,6 +123,68 @@ async fn secrets_are_never_shown() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn work_on_a_running_cluster_is_refused_with_the_reason_and_no_private_key_is_repeated() {
+    const KEY: &str =
+        "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIBy8J3iJeCBE41pd2kUsu1S5DV2Vh7uC9zYMFjlhUUyZ ann\n";
+    let world = World::new().await;
+    world.file("ann.pub", KEY);
+    world.file("two.pub", &KEY.repeat(2));
+    world.file("options.pub", &format!("no-pty {KEY}"));
+    world.file(
+        "ann",
+        "-----BEGIN OPENSSH PRIVATE KEY-----\nb3BlbnNzaC1rZXktdjEAAAAA\n-----END OPENSSH PRIVATE KEY-----\n",
+    );
+    for (command, why) in [
+        (
+            "add-user --name ann --key-file ann",
+            "this is a private key",
+        ),
+        (
+            "add-user --name ann --key-file two.pub",
+            "more than one line",
+        ),
+        (
+            "add-user --name ann --key-file options.pub",
+            "options are not taken",
+        ),
+        ("add-user --name ann --key-file missing.pub", "missing.pub"),
+        (
+            "add-user --name root --key-file ann.pub",
+            "systems have for themselves",
+        ),
+        (
+            "add-user --name ann;reboot --key-file ann.pub",
+            "is not a user name",
+        ),
+        ("add-user --name ann", "--key-file"),
+        (
+            "add-user --name ann --key-file ann.pub --revoke",
+            "cannot be used with",
+        ),
+        ("add-user --name ann --revoke --sudo", "cannot be used with"),
+        (
+            "add-user --name ann --key-file ann.pub",
+            "no `kubernetes` section",
+        ),
+        (
+            "add-user --name ann --revoke --node test-nope-1",
+            "no switched-on node",
+        ),
+        ("os-update", "no `kubernetes` section"),
+        ("os-update --node test-nope-1", "no switched-on node"),
+        ("remove-node --node test-web-1", "no `kubernetes` section"),
+        ("remove-node --node ../etc", "is not a valid node name"),
+        ("remove-node", "--node"),
+    ] {
+        let line = format!("{command} --cluster test --spec cluster.yaml");
+        let run = world.run(&line).await.exits(2).complains(why);
+        let said = format!("{}{}", run.stdout, run.stderr);
+        assert!(!said.contains("b3Blb"), "{line}: {said}");
+    }
+    assert_eq!(world.count(""), 0, "nothing was written");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn completions_are_made_for_every_shell() {
     let world = World::new().await;
     for shell in ["bash", "zsh", "fish"] {

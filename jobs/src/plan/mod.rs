@@ -14,7 +14,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::ids::{JobName, NodeName};
-use crate::message::{Demo, Job, KINDS, OnNode};
+use crate::message::{Demo, Job, KINDS, OnNode, OsUpdate};
 use crate::spec::{ClusterSpec, Node, Problem, Role};
 
 /// The plan of a whole recovery, used when none is given.
@@ -163,7 +163,16 @@ impl PlanFile {
                     format!("`{}` stands twice", entry.job),
                 ));
             }
-            if entry.nodes.is_some() && !per_node(&entry.job) {
+            if by_command_only(&entry.job) {
+                found.push(Problem::new(
+                    format!("{at}.job"),
+                    format!(
+                        "`{0}` takes what a plan does not say; begin it with `rekindle {0}`",
+                        entry.job
+                    ),
+                ));
+            }
+            if entry.nodes.is_some() && !takes_nodes(&entry.job) {
                 found.push(Problem::new(
                     format!("{at}.nodes"),
                     format!("`{}` does not work on single nodes", entry.job),
@@ -240,6 +249,16 @@ fn per_node(kind: &str) -> bool {
     matches!(kind, "provision" | "reachability" | "mount" | "permissions")
 }
 
+/// Whether an entry may choose nodes: also the one job that goes from node to node.
+fn takes_nodes(kind: &str) -> bool {
+    per_node(kind) || kind == "os-update"
+}
+
+/// Kinds that work on a running cluster, for a reason that somebody has now.
+fn by_command_only(kind: &str) -> bool {
+    matches!(kind, "remove-node" | "add-user")
+}
+
 fn choose<'a>(selector: Option<&Selector>, nodes: &'a [Node]) -> Vec<&'a Node> {
     nodes
         .iter()
@@ -282,6 +301,17 @@ fn expand_entry(
         "permissions" => nodes.map(|n| make(Job::Permissions(on(n)))).collect(),
         "load-balancer" => vec![make(Job::LoadBalancer)],
         "kubespray" => vec![make(Job::Kubespray)],
+        "os-update" => {
+            let named = entry.nodes.is_some();
+            let nodes = nodes.filter(|n| named && n.role != Role::Bastion);
+            let nodes: Vec<NodeName> = nodes.map(|n| n.name.clone()).collect();
+            // None would mean all.
+            if named && nodes.is_empty() {
+                return Vec::new();
+            }
+            let reboot = false;
+            vec![make(Job::OsUpdate(OsUpdate { nodes, reboot }))]
+        }
         "report" => vec![make(Job::Report)],
         "demo" => vec![make(Job::Demo(Demo {
             steps: 10,
@@ -378,6 +408,28 @@ mod tests {
     }
 
     #[test]
+    fn an_update_is_one_job_for_the_chosen_nodes_and_never_for_the_bastion() {
+        let update = |entry: &str| {
+            let yaml = format!("version: 1\njobs: [{{job: os-update{entry}}}]");
+            let plan = PlanFile::parse(&yaml).expect("valid").expand(&reference());
+            let jobs = plan.expect("valid").jobs().to_vec();
+            jobs.into_iter().map(|job| job.payload).collect::<Vec<_>>()
+        };
+        let of = |names: &[&str]| {
+            let name = |n: &&str| NodeName::new(*n).expect("valid");
+            let nodes = names.iter().map(name).collect();
+            let reboot = false;
+            vec![Job::OsUpdate(OsUpdate { nodes, reboot })]
+        };
+        assert_eq!(update(""), of(&[]));
+        assert_eq!(
+            update(", nodes: {names: [test-cache-2, test-bastion-1]}"),
+            of(&["test-cache-2"])
+        );
+        assert_eq!(update(", nodes: {roles: [bastion]}"), []);
+    }
+
+    #[test]
     fn bad_plans_name_the_place() {
         let check = |yaml: &str, want: &str| {
             let problems = match PlanFile::parse(yaml) {
@@ -415,6 +467,10 @@ mod tests {
         check(
             "version: 1\njobs: [{job: provision}, {job: provision}]",
             "stands twice",
+        );
+        check(
+            "version: 1\njobs: [{job: remove-node}]",
+            "jobs[0].job: `remove-node` takes what a plan does not say; begin it with `rekindle remove-node`",
         );
         check(
             "version: 1\njobs: [{job: provision, needs: [report]}, {job: report, needs: [provision]}]",

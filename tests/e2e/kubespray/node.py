@@ -1,38 +1,68 @@
 #!/usr/bin/env python3
 """Stands for the programs of a Kubernetes node: an API server that knows nodes, a kubelet that reports
-its own every second, and the one call of kubectl that anybody makes.
+its own every second, the calls of kubectl that anybody makes, and an etcdctl that knows its members.
 
-node.py start api IP | start kubelet | kubectl IP ... get nodes --output=json
+node.py start api IP | start kubelet | kubectl IP ... | etcdctl ...
 """
 
 import json
 import os
+import socket
 import sys
 import time
+import urllib.error
 import urllib.request
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 PORT = 6443
 # A kubelet that was not heard of for so long makes its node NotReady.
 PATIENCE = 30
+CONFIG = "/etc/kubernetes/kubelet.json"
+MEMBERS = "/etc/kubernetes/etcd.json"
+DRAINED = "/var/lib/standin/drained"
 
 
 def api(ip):
     nodes = {}
+    # What others than the kubelet say of a node: it outlives every report.
+    said = {}
 
     class Handler(BaseHTTPRequestHandler):
+        def body(self):
+            return json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+
         def do_PUT(self):
-            node = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            node = self.body()
             nodes[node["name"]] = (time.monotonic(), node)
+            said.setdefault(node["name"], {"cordoned": False, "annotations": {}})
             self.answer({})
+
+        def do_PATCH(self):
+            name = self.path.split("/")[-1]
+            if name not in nodes:
+                return self.answer({}, 404)
+            change = self.body()
+            if "cordoned" in change:
+                said[name]["cordoned"] = change["cordoned"]
+            for key, value in change.get("annotations", {}).items():
+                said[name]["annotations"][key] = value
+                if value is None:
+                    del said[name]["annotations"][key]
+            self.answer({})
+
+        def do_DELETE(self):
+            name = self.path.split("/")[-1]
+            said.pop(name, None)
+            self.answer({}, 200 if nodes.pop(name, None) else 404)
 
         def do_GET(self):
             now = time.monotonic()
-            self.answer({"items": [item(node, now - heard) for heard, node in nodes.values()]})
+            items = [item(node, now - heard, said[name]) for name, (heard, node) in nodes.items()]
+            self.answer({"kind": "List", "items": items})
 
-        def answer(self, value):
+        def answer(self, value, status=200):
             body = json.dumps(value).encode()
-            self.send_response(200)
+            self.send_response(status)
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
             self.wfile.write(body)
@@ -43,40 +73,132 @@ def api(ip):
     ThreadingHTTPServer((ip, PORT), Handler).serve_forever()
 
 
-def item(node, age):
+def item(node, age, said):
     taints = []
     for taint in node["taints"]:
         pair, effect = taint.rsplit(":", 1)
         key, _, value = pair.partition("=")
         taints.append({"key": key, "value": value, "effect": effect})
+    spec = {"taints": taints}
+    if said["cordoned"]:
+        spec["unschedulable"] = True
     return {
-        "metadata": {"name": node["name"], "labels": node["labels"]},
-        "spec": {"taints": taints},
+        "metadata": {
+            "name": node["name"],
+            "labels": node["labels"],
+            "annotations": said["annotations"],
+        },
+        "spec": spec,
         "status": {
             "conditions": [{"type": "Ready", "status": "True" if age < PATIENCE else "Unknown"}],
-            "nodeInfo": {"kubeletVersion": node["version"]},
+            "nodeInfo": {"kubeletVersion": node["version"], "bootID": node["boot"]},
         },
     }
 
 
+def config():
+    with open(CONFIG) as file:
+        return json.load(file)
+
+
+def call(ip, method, path, value=None):
+    data = None if value is None else json.dumps(value).encode()
+    request = urllib.request.Request(f"http://{ip}:{PORT}{path}", data, method=method)
+    with urllib.request.urlopen(request, timeout=5) as answer:
+        return answer.read().decode()
+
+
 def kubelet():
+    with open("/proc/sys/kernel/random/boot_id") as file:
+        boot = file.read().strip()
     while True:
-        with open("/etc/kubernetes/kubelet.json") as file:
-            node = json.load(file)
+        node = config() | {"boot": boot}
         for master in node["masters"]:
-            url = f"http://{master}:{PORT}/nodes"
-            request = urllib.request.Request(url, json.dumps(node).encode(), method="PUT")
             try:
-                urllib.request.urlopen(request, timeout=5).read()
+                call(master, "PUT", "/nodes", node)
             except OSError:
                 pass  # It is being started, or gone; the next round tells it.
-        time.sleep(2)
+        time.sleep(1)
 
 
 def kubectl(ip, args):
-    if args[-3:] != ["get", "nodes", "--output=json"]:
+    words = [word for word in args if not word.startswith("--")]
+    if words == ["get", "nodes"]:
+        return print(call(ip, "GET", "/nodes"))
+    if words[:2] == ["get", "node"]:
+        items = json.loads(call(ip, "GET", "/nodes"))["items"]
+        found = [one for one in items if one["metadata"]["name"] == words[2]]
+        if not found and "--ignore-not-found" not in args:
+            sys.exit("Error from server (NotFound)")
+        return print("".join(json.dumps(one) for one in found))
+    # One API in several servers that do not know each other: each is told.
+    if words[:1] == ["cordon"]:
+        return tell("PATCH", words[1], {"cordoned": True})
+    if words[:1] == ["uncordon"]:
+        return tell("PATCH", words[1], {"cordoned": False})
+    if words[:2] == ["annotate", "node"]:
+        key, sign, value = words[3].partition("=")
+        change = {key: value} if sign else {key.removesuffix("-"): None}
+        return tell("PATCH", words[2], {"annotations": change})
+    if words[:1] == ["drain"]:
+        if os.path.exists(f"/var/lib/standin/undrainable-{words[1]}"):
+            sys.exit("error: Cannot evict pod as it would violate the pod's disruption budget.")
+        with open(DRAINED, "a") as file:
+            file.write(words[1] + "\n")
+        return tell("PATCH", words[1], {"cordoned": True})
+    if words[:2] == ["delete", "node"]:
+        return tell("DELETE", words[2])
+    sys.exit(f"unknown command: {args}")
+
+
+def tell(method, name, value=None):
+    done = 0
+    for master in config()["masters"]:
+        try:
+            call(master, method, f"/nodes/{name}", value)
+            done += 1
+        except urllib.error.HTTPError as error:
+            sys.exit(f"Error from server ({error.code}): nodes {name!r}")
+        except OSError:
+            pass  # Gone, as a machine can be.
+    if not done:
+        sys.exit("The connection to the server was refused")
+
+
+def etcdctl(args):
+    options = dict(word.split("=", 1) for word in args if word.startswith("--") and "=" in word)
+    for file in (options["--cacert"], options["--cert"], options["--key"]):
+        os.stat(file)
+    with open(MEMBERS) as file:
+        members = json.load(file)
+    words = [word for word in args if not word.startswith("--")]
+    health = [{"endpoint": f"https://{m['ip']}:2379", "health": answers(m["ip"])} for m in members]
+    if sum(one["health"] for one in health) <= len(members) // 2:
+        sys.exit("Error: context deadline exceeded")
+    if words == ["member", "list"]:
+        of = [
+            {
+                "ID": m["id"],
+                "name": m["name"],
+                "peerURLs": [f"https://{m['ip']}:2380"],
+                "clientURLs": [f"https://{m['ip']}:2379"],
+            }
+            for m in members
+        ]
+        print(json.dumps({"header": {}, "members": of}))
+    elif words == ["endpoint", "health"] and "--cluster" in args:
+        print(json.dumps(health))
+        sys.exit(0 if all(one["health"] for one in health) else 1)
+    else:
         sys.exit(f"unknown command: {args}")
-    print(urllib.request.urlopen(f"http://{ip}:{PORT}/nodes", timeout=10).read().decode())
+
+
+def answers(ip):
+    try:
+        socket.create_connection((ip, PORT), timeout=1).close()
+        return True
+    except OSError:
+        return False
 
 
 def start(role, *args):
@@ -104,5 +226,7 @@ def start(role, *args):
 if __name__ == "__main__":
     if sys.argv[1] == "start":
         start(*sys.argv[2:])
+    elif sys.argv[1] == "etcdctl":
+        etcdctl(sys.argv[2:])
     else:
         kubectl(sys.argv[2], sys.argv[3:])

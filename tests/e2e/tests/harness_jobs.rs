@@ -26,6 +26,9 @@ kinds! {
     mount: "mount",
     permissions: "permissions",
     kubespray: "kubespray",
+    remove_node: "remove-node",
+    os_update: "os-update",
+    add_user: "add-user",
     report: "report",
     demo: "demo",
 }

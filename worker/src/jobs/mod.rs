@@ -3,15 +3,18 @@
 //! A new kind is a variant of [`Job`], a file here, and its lines in [`run`] and [`steps`]; the
 //! compiler lists the places.
 
+pub mod add_user;
 mod ansible;
 pub mod demo;
 mod kubernetes;
 pub mod kubespray;
 pub mod load_balancer;
 pub mod mount;
+pub mod os_update;
 pub mod permissions;
 pub mod provision;
 pub mod reachability;
+pub mod remove_node;
 pub mod report;
 
 use std::fmt;
@@ -55,6 +58,9 @@ pub fn run<'a>(ctx: &'a Ctx, job: &'a Job) -> BoxFuture<'a, Result<Proven, JobEr
             Job::Mount(on) => mount::run(ctx, on).await,
             Job::Permissions(on) => permissions::run(ctx, on).await,
             Job::Kubespray => kubespray::run(ctx).await,
+            Job::RemoveNode(remove) => remove_node::run(ctx, remove).await,
+            Job::OsUpdate(update) => os_update::run(ctx, update).await,
+            Job::AddUser(user) => add_user::run(ctx, user).await,
             Job::Report => report::run(ctx).await,
             Job::Demo(demo) => demo::run(ctx, demo).await,
         }
@@ -73,6 +79,9 @@ pub fn steps(job: &Job) -> &'static [&'static str] {
         Job::Mount(_) => mount::STEPS,
         Job::Permissions(_) => permissions::STEPS,
         Job::Kubespray => kubespray::STEPS,
+        Job::RemoveNode(_) => remove_node::STEPS,
+        Job::OsUpdate(_) => os_update::STEPS,
+        Job::AddUser(_) => add_user::STEPS,
         Job::Report => report::STEPS,
         Job::Demo(_) => demo::STEPS,
     }
@@ -81,7 +90,8 @@ pub fn steps(job: &Job) -> &'static [&'static str] {
 #[cfg(test)]
 mod tests {
     use jobs::ids::NodeName;
-    use jobs::message::{Demo, OnNode};
+    use jobs::message::{Access, AddUser, Demo, OnNode, OsUpdate, RemoveNode};
+    use jobs::user::UserName;
 
     use super::*;
 
@@ -105,8 +115,18 @@ mod tests {
             Job::LoadBalancer,
             Job::Reachability(on.clone()),
             Job::Mount(on.clone()),
-            Job::Permissions(on),
+            Job::Permissions(on.clone()),
             Job::Kubespray,
+            Job::RemoveNode(RemoveNode {
+                node: on.node,
+                dead: false,
+            }),
+            Job::OsUpdate(OsUpdate::default()),
+            Job::AddUser(AddUser {
+                name: UserName::new("ann").expect("valid"),
+                access: Access::Revoke,
+                nodes: vec![],
+            }),
             Job::Report,
             Job::Demo(demo),
         ];

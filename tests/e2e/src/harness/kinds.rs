@@ -5,14 +5,19 @@
 use std::collections::BTreeMap;
 
 use jobs::ids::{JobName, NodeName};
-use jobs::message::{Demo, Job, OnNode};
+use jobs::message::{Access, AddUser, Demo, Job, OnNode, OsUpdate, RemoveNode};
 use jobs::plan::PlannedJob;
 use jobs::record::{JobRecord, StepRecord};
+use jobs::user::{PublicKey, UserName};
 
 /// What stands for the image that Kubespray is in; SPEC has its digest.
 pub const IMAGE: &[u8] = b"an image with Kubespray in it";
 
-/// A node with data disks, a master, and the bastion in front of them.
+/// A person's key.
+const KEY: &str =
+    "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIBy8J3iJeCBE41pd2kUsu1S5DV2Vh7uC9zYMFjlhUUyZ ann";
+
+/// A node with data disks, one without, a master, and the bastion in front of them.
 pub const SPEC: &str = "version: 1
 cluster: demo
 servers:
@@ -35,6 +40,12 @@ groups:
       - { name: scratch, size_gb: 5, mount: /mnt/disks/scratch, storage: local }
     labels: { cachenode: \"yes\" }
     taints: [\"cachetaint=yes:NoSchedule\"]
+  - prefix: spare
+    role: worker
+    instances: { 1: true }
+    vcpus: 2
+    ram_gb: 2
+    boot_disk: { size_gb: 20 }
   - prefix: master
     role: master
     instances: { 1: true }
@@ -95,6 +106,19 @@ pub fn every_kind() -> Vec<Job> {
         Job::Mount(on("demo-cache-1")),
         Job::Permissions(on("demo-cache-1")),
         Job::Kubespray,
+        Job::RemoveNode(RemoveNode {
+            node: NodeName::new("demo-spare-1").expect("a good name"),
+            dead: false,
+        }),
+        Job::OsUpdate(OsUpdate::default()),
+        Job::AddUser(AddUser {
+            name: UserName::new("ann").expect("a good name"),
+            access: Access::Grant {
+                key: PublicKey::parse(KEY).expect("a good key"),
+                sudo: true,
+            },
+            nodes: Vec::new(),
+        }),
         Job::Report,
         demo("tried", 4),
     ]
@@ -112,6 +136,12 @@ fn before(job: &Job) -> Vec<Job> {
             Job::LoadBalancer,
         ]
     };
+    let machines = || {
+        let mut machines = reachable();
+        machines.push(Job::Provision(on("demo-spare-1")));
+        machines.push(Job::Provision(on("demo-master-1")));
+        machines
+    };
     match job {
         Job::Provision(_) | Job::Demo(_) => Vec::new(),
         Job::LoadBalancer => vec![Job::Provision(on("demo-bastion-1"))],
@@ -121,9 +151,10 @@ fn before(job: &Job) -> Vec<Job> {
             before.push(Job::Mount(on.clone()));
             before
         }
-        Job::Kubespray => {
-            let mut before = reachable();
-            before.push(Job::Provision(on("demo-master-1")));
+        Job::Kubespray | Job::AddUser(_) => machines(),
+        Job::RemoveNode(_) | Job::OsUpdate(_) => {
+            let mut before = machines();
+            before.push(Job::Kubespray);
             before
         }
         Job::Report => vec![demo("before", 2)],

@@ -40,6 +40,8 @@ use verdict::Ended;
 
 /// How often a run that was lost (the bastion was started anew, say) is started again.
 const MOST_STARTS: u32 = 3;
+/// How long a run takes at most that works on all hosts at once.
+pub(super) const DEADLINE: Duration = Duration::from_secs(6 * 60 * 60);
 /// For how long a URL of the image is good.
 const LOAN: Duration = Duration::from_secs(30 * 60);
 
@@ -55,6 +57,8 @@ pub(super) struct Work<'a> {
     pub(super) commands: Vec<Vec<String>>,
     /// The hosts that must be in the recap.
     pub(super) hosts: Vec<&'a str>,
+    /// How long it may take: watched no longer, it would go on beside the next one.
+    pub(super) deadline: Duration,
 }
 
 /// What is chosen before the first command.
@@ -183,7 +187,15 @@ where
         store: ctx.store(),
         prefix: log_prefix(ctx, &intent),
     };
-    let ended = watch(ctx, bastion, &path, &run, &folder, &log, attempt).await?;
+    let started = Started {
+        bastion,
+        path: &path,
+        run: &run,
+        folder: &folder,
+        log: &log,
+        deadline: work.deadline,
+    };
+    let ended = watch(ctx, &started, attempt).await?;
     ctx.step(("log", attempt), || async {
         let host = host().await?;
         let runner = Runner {
@@ -209,20 +221,32 @@ where
     Ok((intent, ended))
 }
 
+/// A run that was started, and where.
+#[derive(Debug, Clone, Copy)]
+struct Started<'a> {
+    bastion: &'a NodeRecord,
+    /// The runner's program.
+    path: &'a str,
+    run: &'a Run,
+    folder: &'a str,
+    log: &'a Log<'a>,
+    deadline: Duration,
+}
+
 /// Looks at the run until it has ended. What it says on the way is carried off: its events into the
 /// job's progress, its log into the bucket.
-async fn watch(
-    ctx: &Ctx,
-    bastion: &NodeRecord,
-    path: &str,
-    run: &Run,
-    folder: &str,
-    log: &Log<'_>,
-    attempt: u32,
-) -> Result<Ended, JobError> {
+async fn watch(ctx: &Ctx, started: &Started<'_>, attempt: u32) -> Result<Ended, JobError> {
+    let Started {
+        bastion,
+        path,
+        run,
+        folder,
+        log,
+        deadline,
+    } = *started;
     let patience = Patience {
         every: ctx.world().poll.unwrap_or(Duration::from_secs(15)),
-        deadline: Duration::from_secs(6 * 60 * 60),
+        deadline,
     };
     let events = format!("{folder}/out/{}", inputs::EVENTS);
     // Only what saves reading twice in one turn: all of it can be had again.

@@ -171,3 +171,25 @@ fn heavy_no_hosts_and_no_inventory_are_no_success() {
     assert_ne!(ran.code(), Some(0), "{}", ran.text());
     ran.verdict(&ALL).unwrap_err();
 }
+
+#[test]
+fn several_commands_run_one_after_the_other_and_end_with_the_first_that_fails() {
+    let words = |line: &str| line.split(' ').map(str::to_owned).collect::<Vec<_>>();
+    assert_eq!(super::argv(&[words("a b")]), ["a", "b"]);
+    let run = |commands: &[Vec<String>]| {
+        let argv = super::argv(commands);
+        let mut command = std::process::Command::new(&argv[0]);
+        let output = command.args(&argv[1..]).output().unwrap();
+        (
+            output.status.code(),
+            String::from_utf8(output.stdout).unwrap(),
+        )
+    };
+    let echo = |text: &str| vec!["echo".to_owned(), text.to_owned()];
+    assert_eq!(
+        run(&[echo("it's $HOME"), echo("2")]),
+        (Some(0), "it's $HOME\n2\n".into())
+    );
+    let fails = vec!["sh".to_owned(), "-c".to_owned(), "exit 4".to_owned()];
+    assert_eq!(run(&[echo("1"), fails, echo("2")]), (Some(4), "1\n".into()));
+}

@@ -1,4 +1,4 @@
-//! The proof: what the Kubernetes API says of the nodes, against what the spec says.
+//! What the Kubernetes API says of the nodes: how they are, and the proof against what the spec says.
 
 use std::collections::BTreeMap;
 
@@ -28,10 +28,14 @@ struct Metadata {
     name: String,
     #[serde(default)]
     labels: BTreeMap<String, String>,
+    #[serde(default)]
+    annotations: BTreeMap<String, String>,
 }
 
 #[derive(Debug, Default, Deserialize)]
 struct Spec {
+    #[serde(default)]
+    unschedulable: bool,
     #[serde(default)]
     taints: Vec<Taint>,
 }
@@ -62,6 +66,33 @@ struct Condition {
 struct Info {
     #[serde(rename = "kubeletVersion", default)]
     kubelet: String,
+}
+
+/// How a node is, whatever the spec says.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(in crate::jobs) struct State {
+    pub(in crate::jobs) ready: bool,
+    /// Nothing new is put on it.
+    pub(in crate::jobs) cordoned: bool,
+    #[serde(skip)]
+    pub(in crate::jobs) annotations: BTreeMap<String, String>,
+}
+
+/// Every node that the API knows.
+///
+/// # Errors
+/// When the answer is no list of nodes.
+pub(in crate::jobs) fn states(answer: &[u8]) -> Result<BTreeMap<String, State>, serde_json::Error> {
+    let list: List = serde_json::from_slice(answer)?;
+    let state = |item: Item| {
+        let state = State {
+            ready: item.ready(),
+            cordoned: item.spec.unschedulable,
+            annotations: item.metadata.annotations,
+        };
+        (item.metadata.name, state)
+    };
+    Ok(list.items.into_iter().map(state).collect())
 }
 
 /// One node: as it should be, or as much as the API shows of what should be.
@@ -138,12 +169,16 @@ pub(in crate::jobs) fn missing(proof: &Proof) -> String {
 }
 
 impl Item {
+    fn ready(&self) -> bool {
+        let ready = |c: &Condition| c.r#type == "Ready" && c.status == "True";
+        self.status.conditions.iter().any(ready)
+    }
+
     fn seen(&self, should: &Seen) -> Seen {
         let labels = self.metadata.labels.iter();
         let taints: Vec<String> = self.spec.taints.iter().map(Taint::text).collect();
-        let ready = |c: &Condition| c.r#type == "Ready" && c.status == "True";
         Seen {
-            ready: self.status.conditions.iter().any(ready),
+            ready: self.ready(),
             kubelet: self.status.info.kubelet.clone(),
             labels: labels
                 .filter(|(key, _)| should.labels.contains_key(*key))
@@ -276,6 +311,23 @@ mod tests {
             "taints []",
         );
         check(&|items| *items = json!([]), "is not there");
+    }
+
+    #[test]
+    fn nodes_are_ready_and_cordoned_as_the_api_says() {
+        let answer = json!({"items": [
+            {
+                "metadata": {"name": "a", "annotations": {"k": "v"}},
+                "spec": {"unschedulable": true},
+                "status": {"conditions": [{"type": "Ready", "status": "True"}]},
+            },
+            {"metadata": {"name": "b"}},
+        ]});
+        let states = states(answer.to_string().as_bytes()).unwrap();
+        let seen = |name: &str| (states[name].ready, states[name].cordoned);
+        assert_eq!((seen("a"), seen("b")), ((true, true), (false, false)));
+        assert_eq!(states["a"].annotations["k"], "v");
+        super::states(b"The connection to the server was refused").unwrap_err();
     }
 
     #[test]

@@ -17,7 +17,7 @@ fn stage(change: impl FnOnce(&mut Vec<Machine>)) -> Stage {
     let spec = ClusterSpec::parse(SPEC).unwrap();
     let mut machines = machines(&spec);
     change(&mut machines);
-    Stage::new(&inventory::render(&spec.kubernetes.unwrap(), &machines).unwrap())
+    Stage::new(&inventory::render(&spec.kubernetes.unwrap(), &machines, None).unwrap())
 }
 
 fn read_json(path: &Path) -> Value {

@@ -6,25 +6,27 @@
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 
+use jobs::ids::NodeName;
 use jobs::spec::{Cidr, Encapsulation, Kubernetes, NetworkPlugin, Role};
 use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::jobs::ansible::inputs::{self, Files, Group, Inventory, Machine};
 
-/// Makes the files.
+/// Makes the files. A master whose member etcd has lost already is `not_in_etcd`.
 ///
 /// # Errors
 /// With everything that Kubespray would not notice, or notice late.
 pub(in crate::jobs) fn render(
     kubernetes: &Kubernetes,
     machines: &[Machine],
+    not_in_etcd: Option<&NodeName>,
 ) -> Result<Files, String> {
     let problems = problems(kubernetes, machines);
     if !problems.is_empty() {
         return Err(problems.join("; "));
     }
-    let inventory = inventory(kubernetes, machines);
+    let inventory = inventory(kubernetes, machines, not_in_etcd);
     Ok(inputs::files(&inventory, &kubernetes.extra_vars, machines))
 }
 
@@ -122,7 +124,11 @@ struct HostVars {
     node_taints: Vec<String>,
 }
 
-fn inventory(kubernetes: &Kubernetes, machines: &[Machine]) -> Inventory<HostVars> {
+fn inventory(
+    kubernetes: &Kubernetes,
+    machines: &[Machine],
+    not_in_etcd: Option<&NodeName>,
+) -> Inventory<HostVars> {
     let host = |machine: &Machine| {
         let (node, ip) = (&machine.node, machine.record.internal.ip);
         let vars = HostVars {
@@ -137,15 +143,16 @@ fn inventory(kubernetes: &Kubernetes, machines: &[Machine]) -> Inventory<HostVar
         };
         (node.name.to_string(), vars)
     };
-    let of = |role: Role| Group::of_hosts(machines.iter().filter(move |m| m.node.role == role));
+    let of = |role: Role| machines.iter().filter(move |m| m.node.role == role);
+    let members = of(Role::Master).filter(|m| Some(&m.node.name) != not_in_etcd);
     let cluster = ["kube_control_plane", "kube_node", "calico_rr"];
     Inventory::new(
         settings(kubernetes),
         machines.iter().map(host).collect(),
         vec![
-            ("kube_control_plane", of(Role::Master)),
-            ("etcd", of(Role::Master)),
-            ("kube_node", of(Role::Worker)),
+            ("kube_control_plane", Group::of_hosts(of(Role::Master))),
+            ("etcd", Group::of_hosts(members)),
+            ("kube_node", Group::of_hosts(of(Role::Worker))),
             ("calico_rr", Group::of_hosts(std::iter::empty())),
             ("k8s_cluster", Group::of_groups(&cluster)),
         ],

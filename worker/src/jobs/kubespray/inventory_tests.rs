@@ -49,11 +49,11 @@ fn file(name: &str, files: &Files) -> String {
 
 #[test]
 fn the_files_are_as_they_were() {
-    let files = render(&kubernetes(), &machines()).unwrap();
+    let files = render(&kubernetes(), &machines(), None).unwrap();
     insta::assert_snapshot!(file("inventory.json", &files));
     insta::assert_snapshot!("known_hosts", file("known_hosts", &files));
     insta::assert_snapshot!("extra_vars", file("extra_vars.json", &files));
-    let again = render(&kubernetes(), &machines()).unwrap();
+    let again = render(&kubernetes(), &machines(), None).unwrap();
     assert_eq!(inputs::digest(&files), inputs::digest(&again));
 }
 
@@ -68,9 +68,25 @@ fn the_tenth_master_comes_after_the_ninth() {
         more.record.internal.ip = Ipv4Addr::new(10, 0, 1, n);
         machines.insert(usize::from(n) - 1, more);
     }
-    let text = file("inventory.json", &render(&kubernetes(), &machines).unwrap());
+    let text = file(
+        "inventory.json",
+        &render(&kubernetes(), &machines, None).unwrap(),
+    );
     let at = |n: u32| text.find(&format!("\"small-master-{n}\": {{\n")).unwrap();
     assert!((1..11).all(|n| at(n) < at(n + 1)), "{text}");
+}
+
+#[test]
+fn a_master_that_etcd_has_lost_is_in_no_group_of_etcd() {
+    let machines = machines();
+    let files = render(&kubernetes(), &machines, Some(&machines[2].node.name)).unwrap();
+    let inventory: Value = serde_json::from_slice(&files["inventory.json"]).unwrap();
+    let group = |name: &str| inventory["all"]["children"][name]["hosts"].clone();
+    assert_eq!(
+        group("etcd"),
+        json!({"small-master-1": {}, "small-master-2": {}})
+    );
+    assert_eq!(group("kube_control_plane").as_object().unwrap().len(), 3);
 }
 
 #[test]
@@ -78,7 +94,7 @@ fn what_kubespray_does_not_catch_is_refused() {
     let check = |change: &dyn Fn(&mut Vec<Machine>), want: &str| {
         let mut machines = machines();
         change(&mut machines);
-        let error = render(&kubernetes(), &machines).expect_err(want);
+        let error = render(&kubernetes(), &machines, None).expect_err(want);
         assert!(error.contains(want), "{error}");
     };
     check(&|all| all.clear(), "0 masters");
@@ -166,7 +182,7 @@ proptest! {
         machines[0].node.taints = vec![taint.clone()];
         machines[0].record.ssh_user = user.clone();
         kubernetes.extra_vars.insert("extra".into(), extra.clone().into());
-        let files = render(&kubernetes, &machines).unwrap();
+        let files = render(&kubernetes, &machines, None).unwrap();
 
         let inventory: Value = serde_json::from_slice(&files["inventory.json"]).unwrap();
         let host = &inventory["all"]["hosts"]["small-master-1"];

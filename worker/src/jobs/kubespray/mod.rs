@@ -35,10 +35,11 @@ pub async fn run(ctx: &Ctx) -> Result<Proven, JobError> {
         cwd: FOLDER,
         commands: vec![inputs::playbook("cluster.yml")],
         hosts: nodes.iter().map(|node| node.name.as_str()).collect(),
+        deadline: ansible::DEADLINE,
     };
     ansible::run(ctx, &work, || async {
         let machines = ansible::machines(ctx, &nodes).await?;
-        inventory::render(kubernetes, &machines).map_err(JobError::fatal)
+        inventory::render(kubernetes, &machines, None).map_err(JobError::fatal)
     })
     .await?;
 

@@ -71,6 +71,9 @@ done
         cat "proc/sys/$key" >"$private"
         echo "$root/$private $root/proc/sys/$key none bind"
     done
+    # Each boot is another one, although the machine's stays the same.
+    cat proc/sys/kernel/random/uuid >run/sysctl/boot_id
+    echo "$root/run/sysctl/boot_id $root/proc/sys/kernel/random/boot_id none bind"
     echo "$root/proc/sys $root/proc/sys none rbind,ro"
     for machine in sysrq-trigger irq bus fs acpi scsi mtrr; do
         [ ! -e "proc/$machine" ] || echo "$root/proc/$machine $root/proc/$machine none bind,ro"

@@ -18,15 +18,16 @@ use tokio::net::TcpStream;
 
 use super::Inner;
 use super::machine::{Machine, World};
+use super::playbooks;
 use super::shell::{Args, Output};
 use super::tree::{Node, file_name, parent};
 
 /// Where the runner keeps its own things.
 const STORE: &str = "/var/lib/rekindle/runner";
 /// What a node has been made to.
-const KUBELET: &str = "/etc/kubernetes/kubelet.json";
+pub(super) const KUBELET: &str = "/etc/kubernetes/kubelet.json";
 /// The masters' key to the API.
-const ADMIN: &str = "/etc/kubernetes/admin.conf";
+pub(super) const ADMIN: &str = "/etc/kubernetes/admin.conf";
 /// Lines of a whole log: more than two chunks of it.
 const LINES: usize = 1500;
 
@@ -74,8 +75,9 @@ struct Run {
 }
 
 /// What Ansible knows of one host.
-struct Host {
-    name: String,
+#[derive(Clone)]
+pub(super) struct Host {
+    pub(super) name: String,
     address: String,
     master: bool,
     worker: bool,
@@ -117,7 +119,7 @@ pub(super) async fn run(
             ["stop", id] => stop(inner, server, id),
             _ => Err((2, format!("error: unrecognized command {args:?}"))),
         },
-        _ => return None,
+        other => return playbooks::run(&inner.world(), server, other, &args),
     };
     Some(output.unwrap_or_else(|(status, said)| Output::fail(status, said)))
 }
@@ -381,8 +383,22 @@ fn go_on(world: &mut World, server: &str, run: &mut Run, play: &Play) -> Result<
         }
         // Ansible ends all hosts with the first one that fails, where Kubespray asks it to.
         if bad == 0 {
-            for host in &hosts {
-                install(world, host, &inventory)?;
+            let playbook = argv.last().map_or("", |path| file_name(path));
+            let vars = argv.iter().find_map(|word| word.strip_prefix('@'));
+            let vars = vars.and_then(|path| read(world, path)).unwrap_or_default();
+            let vars = serde_json::from_slice(&vars).unwrap_or_default();
+            match playbooks::play(world, playbook, &hosts, &vars) {
+                Some(Ok(())) => {}
+                Some(Err((host, task, message))) => {
+                    bad = 2;
+                    events.push(json!({"event": "failed", "host": host, "task": task, "message": message, "ignored": false}));
+                    recap.insert(host, json!({"ok": 1, "failures": 1, "unreachable": 0}));
+                }
+                None => {
+                    for host in &hosts {
+                        install(world, host, &inventory)?;
+                    }
+                }
             }
         }
         events.push(json!({"event": "recap", "hosts": recap}));
@@ -469,7 +485,7 @@ fn hosts_of(inventory: &Value) -> Vec<Host> {
     hosts.map(host).collect()
 }
 
-fn machine_of<'a>(world: &'a World, host: &Host) -> Option<&'a Machine> {
+pub(super) fn machine_of<'a>(world: &'a World, host: &Host) -> Option<&'a Machine> {
     let mut machines = world.machines.values();
     machines.find(|m| m.address.to_string() == host.address)
 }
@@ -520,6 +536,7 @@ fn install(world: &mut World, host: &Host, inventory: &Value) -> Result<(), (u32
     });
     write(world, &id, KUBELET, node.to_string().into_bytes())?;
     if host.master {
+        playbooks::join_etcd(world, &id, &host.name)?;
         write(world, &id, ADMIN, b"(a kubeconfig)".to_vec())?;
     }
     Ok(())
@@ -583,7 +600,12 @@ fn write_run(world: &mut World, server: &str, id: &str, run: &Run) -> Result<(),
     write(world, server, &run_file(id), bytes)
 }
 
-fn write(world: &mut World, server: &str, path: &str, bytes: Vec<u8>) -> Result<(), (u32, String)> {
+pub(super) fn write(
+    world: &mut World,
+    server: &str,
+    path: &str,
+    bytes: Vec<u8>,
+) -> Result<(), (u32, String)> {
     let machine = world
         .machines
         .get_mut(server)

@@ -15,6 +15,7 @@ mod files;
 mod kubespray;
 mod machine;
 mod mounts;
+mod playbooks;
 mod script;
 mod service;
 mod shell;
