@@ -1,6 +1,5 @@
 //! The command line of `rekindle-worker`.
 
-use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Parser;
@@ -28,15 +27,6 @@ pub struct WorkerArgs {
     /// Cloud and hosts.
     #[command(flatten)]
     pub world: WorldArgs,
-    /// The rekindle-runner that Kubespray runs in, put on the bastion; the one beside this program when absent
-    #[arg(
-        long,
-        help_heading = "Hosts",
-        env = "REKINDLE_RUNNER",
-        value_name = "FILE",
-        hide_short_help = true
-    )]
-    pub runner: Option<PathBuf>,
     /// Jobs to run at a time
     #[arg(long, help_heading = "Engine", env = "REKINDLE_CONCURRENCY", value_name = "N", default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..=1000))]
     pub concurrency: u16,

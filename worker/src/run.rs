@@ -58,8 +58,7 @@ impl RunError {
 pub async fn run(args: WorkerArgs, shutdown: impl Future<Output = ()>) -> Result<(), RunError> {
     let store = args.store.connect().await?;
     let queue = args.queue.connect()?;
-    let mut world = args.world.world()?;
-    world.runner.clone_from(&args.runner);
+    let world = args.world.world()?;
     // Signals are listened to from here on: also during the probe.
     tokio::pin!(shutdown);
     tokio::select! {

@@ -1,5 +1,6 @@
 //! What jobs work on: the cloud and its hosts.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
@@ -19,6 +20,15 @@ pub struct WorldArgs {
     /// What secrets are opened with.
     #[command(flatten)]
     pub identity: IdentityArgs,
+    /// The rekindle-runner that Ansible runs in, put on the bastion; the one beside this program when absent
+    #[arg(
+        long,
+        help_heading = "Hosts",
+        env = "REKINDLE_RUNNER",
+        value_name = "FILE",
+        hide_short_help = true
+    )]
+    runner: Option<PathBuf>,
     /// Longest time in milliseconds between two looks at something that is being built
     #[arg(long, env = "REKINDLE_POLL_MS", value_name = "MS", hide = true)]
     poll_ms: Option<u64>,
@@ -36,6 +46,7 @@ impl WorldArgs {
         world.ssh_key = ssh_key;
         world.identity = self.identity.identity()?;
         world.access = hosts.access();
+        world.runner.clone_from(&self.runner);
         world.poll = self.poll_ms.map(Duration::from_millis);
         if let Some(poll) = world.poll {
             world.settle.every = poll;

@@ -22,8 +22,8 @@ use inputs::{Inventory, Machine};
 
 /// The step names.
 pub const STEPS: &[&str] = &[
-    "artifact", "intent", "runner", "image", "inputs", "start", "run", "log", "clean", "account",
-    "prove",
+    "artifact", "intent", "runner", "image", "inputs", "alone", "start", "run", "log", "clean",
+    "account", "prove",
 ];
 
 /// The playbook, beside the other files of the run.

@@ -101,6 +101,8 @@ pub(in crate::jobs) fn environment() -> BTreeMap<&'static str, String> {
     let set = |value: &str| value.to_owned();
     BTreeMap::from([
         ("ANSIBLE_CACHE_PLUGIN", set("memory")),
+        // Its roles and modules. By itself, Ansible passes over one in a folder that all may write to.
+        ("ANSIBLE_CONFIG", set("/kubespray/ansible.cfg")),
         ("ANSIBLE_CALLBACK_PLUGINS", set(INPUTS)),
         ("ANSIBLE_CALLBACKS_ENABLED", set("rekindle_events")),
         ("ANSIBLE_FORKS", set("20")),

@@ -72,7 +72,7 @@ struct Intent {
 }
 
 /// Runs it, once a generation: a job that failed is put back by an operator, and then runs anew. Uses the
-/// steps `artifact`, `intent`, `runner`, `image`, `inputs`, `start`, `run`, `log` and `clean`.
+/// steps `artifact`, `intent`, `runner`, `image`, `inputs`, `alone`, `start`, `run`, `log` and `clean`.
 ///
 /// `files` are what it is given, made when they are needed.
 ///
@@ -147,13 +147,12 @@ where
         deadline: Duration::from_secs(60 * 60),
     };
     ctx.wait(("image", attempt), patience, || async {
-        let url = ctx.store().lend(&artifact, LOAN).await?;
         let host = host().await?;
         let runner = Runner {
             host: &host,
             path: &path,
         };
-        runner.pull(&image.digest, url.reveal()).await?;
+        pull(ctx, &runner, image).await?;
         Ok::<_, JobError>(Poll::Ready(()))
     })
     .await?;
@@ -173,13 +172,32 @@ where
         ],
         argv: argv(&work.commands),
     };
-    ctx.step(("start", attempt), || async {
+    let patience = Patience {
+        every: ctx.world().poll.unwrap_or(Duration::from_secs(15)),
+        deadline: work.deadline,
+    };
+    ctx.wait(("alone", attempt), patience, || async {
         let host = host().await?;
+        let path = program(ctx, &host, &path).await?;
         let runner = Runner {
             host: &host,
             path: &path,
         };
-        start(ctx, &runner, &run).await
+        make_way(ctx, &runner, &run.id).await
+    })
+    .await?;
+    ctx.step(("start", attempt), || async {
+        let host = host().await?;
+        let path = program(ctx, &host, &path).await?;
+        let runner = Runner {
+            host: &host,
+            path: &path,
+        };
+        // Another job of this recovery may have been as quick as we.
+        match make_way(ctx, &runner, &run.id).await? {
+            Poll::Ready(()) => start(ctx, &runner, &run).await,
+            Poll::Pending(why) => Err(JobError::retry(why)),
+        }
     })
     .await?;
 
@@ -193,11 +211,13 @@ where
         run: &run,
         folder: &folder,
         log: &log,
+        image,
         deadline: work.deadline,
     };
     let ended = watch(ctx, &started, attempt).await?;
     ctx.step(("log", attempt), || async {
         let host = host().await?;
+        let path = program(ctx, &host, &path).await?;
         let runner = Runner {
             host: &host,
             path: &path,
@@ -207,8 +227,13 @@ where
         };
         let there = status.log;
         let mut carried = log.carried().await?;
-        while carried < there.end {
+        loop {
+            let before = carried;
             carried = log.carry(&runner, &run.id, carried, there, true).await?;
+            // What the runner has thrown away will never come.
+            if carried == before {
+                break;
+            }
         }
         Ok::<_, JobError>(there.end)
     })
@@ -230,6 +255,7 @@ struct Started<'a> {
     run: &'a Run,
     folder: &'a str,
     log: &'a Log<'a>,
+    image: &'a ToolImage,
     deadline: Duration,
 }
 
@@ -242,6 +268,7 @@ async fn watch(ctx: &Ctx, started: &Started<'_>, attempt: u32) -> Result<Ended, 
         run,
         folder,
         log,
+        image,
         deadline,
     } = *started;
     let patience = Patience {
@@ -255,6 +282,7 @@ async fn watch(ctx: &Ctx, started: &Started<'_>, attempt: u32) -> Result<Ended, 
         .wait(("run", attempt), patience, || async {
             // Waiting may outlast the connection.
             let host = ctx.world().ssh(ctx, bastion).await?;
+            let path = &program(ctx, &host, path).await?;
             let runner = Runner { host: &host, path };
             let Some(status) = runner.status(&run.id).await? else {
                 let lost = "the bastion does not know it any more";
@@ -287,6 +315,8 @@ async fn watch(ctx: &Ctx, started: &Started<'_>, attempt: u32) -> Result<Ended, 
                     Poll::Ready(ended(Some(format!("{starts} times: {}", reason()))))
                 }
                 State::Lost => {
+                    // Nothing held the image meanwhile.
+                    pull(ctx, &runner, image).await?;
                     start(ctx, &runner, run).await?;
                     Poll::Pending(format!("lost, and started again: {}", reason()))
                 }
@@ -303,12 +333,51 @@ async fn watch(ctx: &Ctx, started: &Started<'_>, attempt: u32) -> Result<Ended, 
     watched
 }
 
-/// A cancelled recovery should not go on changing nodes. Nobody is there to try again.
+/// No two runs change the nodes at once. A run that nobody watches any more, of another recovery or of
+/// what this job was before it was put back, is ended; for one of another job of this recovery we wait.
+async fn make_way(ctx: &Ctx, runner: &Runner<'_, Ssh>, ours: &str) -> Result<Poll<()>, JobError> {
+    let this = format!("{}-", ctx.recovery());
+    let job = ctx.job().as_str().replace('/', "-");
+    // An id ends with the run's number.
+    let former = |id: &str| {
+        let number = id.strip_prefix(&format!("{this}{job}-"));
+        number.is_some_and(|number| number.bytes().all(|b| b.is_ascii_digit()))
+    };
+    let mut others = runner.live().await?;
+    others.retain(|id| id != ours);
+    let Some(other) = others.first() else {
+        return Ok(Poll::Ready(()));
+    };
+    if other.starts_with(&this) && !former(other) {
+        return Ok(Poll::Pending(format!("waits for the end of run {other}")));
+    }
+    tracing::warn!(run = other, "nobody watches this run any more: ending it");
+    runner.stop(other).await?;
+    Ok(Poll::Pending(format!(
+        "has ended run {other}, which nobody watched"
+    )))
+}
+
+/// The runner's program on the bastion: the one that the run began with, or ours where that is gone.
+async fn program(ctx: &Ctx, host: &Ssh, path: &str) -> Result<String, JobError> {
+    match host.run(&["test", "-x", path]).await?.success() {
+        true => Ok(path.to_owned()),
+        false => install(ctx, host).await,
+    }
+}
+
+/// Brings the image there, or finds it.
+async fn pull(ctx: &Ctx, runner: &Runner<'_, Ssh>, image: &ToolImage) -> Result<(), JobError> {
+    let url = ctx.store().lend(&keys::artifact(image.key()), LOAN).await?;
+    runner.pull(&image.digest, url.reveal()).await
+}
+
+/// A cancelled recovery should not go on changing nodes. Nobody is there to try again; the next run
+/// ends what we cannot.
 async fn stop(ctx: &Ctx, bastion: &NodeRecord, path: &str, id: &str) {
     let stopped = async {
         let host = ctx.world().ssh(ctx, bastion).await?;
-        host.run_ok(&[path, "stop", id]).await?;
-        Ok::<_, JobError>(())
+        Runner { host: &host, path }.stop(id).await
     };
     if let Err(error) = stopped.await {
         tracing::warn!(run = id, %error, "could not stop the run: end it with `rekindle-runner stop`");

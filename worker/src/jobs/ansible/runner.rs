@@ -17,8 +17,9 @@ pub(super) const HOME: &str = "/var/lib/rekindle";
 /// One command's share of a turn: an image that takes longer goes on in the next look.
 const PULL_TIMEOUT: Duration = Duration::from_secs(40);
 
-/// The runner knows no such run, or is not there itself, as the shell says.
-const NOT_THERE: [u32; 2] = [5, 127];
+/// The runner knows no such run. That it is not there itself (127, as the shell says) is not that: a
+/// run may live without it.
+const NO_SUCH_RUN: u32 = 5;
 
 /// The runner on one host.
 #[derive(Debug, Clone)]
@@ -50,6 +51,25 @@ pub(super) struct Status {
     pub(super) log: LogRange,
     #[serde(default)]
     pub(super) reason: Option<String>,
+}
+
+/// What the runner knows of all its runs.
+#[derive(Debug, Deserialize)]
+struct List {
+    runs: Vec<Listed>,
+    damaged: Vec<Damaged>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Listed {
+    id: String,
+    state: State,
+}
+
+#[derive(Debug, Deserialize)]
+struct Damaged {
+    id: String,
+    error: String,
 }
 
 /// Where a run is.
@@ -113,7 +133,7 @@ impl<H: Host> Runner<'_, H> {
         let command = self.command(argv.into()).label("rekindle-runner status");
         let output = match self.host.execute_ok(&command).await {
             Ok(output) => output,
-            Err(SshError::Failed { status, .. }) if NOT_THERE.contains(&status) => return Ok(None),
+            Err(SshError::Failed { status, .. }) if status == NO_SUCH_RUN => return Ok(None),
             Err(error) => return Err(judge(error)),
         };
         serde_json::from_slice(&output.stdout)
@@ -124,10 +144,41 @@ impl<H: Host> Runner<'_, H> {
             })
     }
 
-    /// Some of a run's log.
+    /// The runs that are being started or run.
+    ///
+    /// # Errors
+    /// Also when the runner cannot tell of one: it may run.
+    pub(super) async fn live(&self) -> Result<Vec<String>, JobError> {
+        let argv = ["list", "--output", "json"].map(str::to_owned);
+        let output = self.execute(self.command(argv.into())).await?;
+        let list: List = serde_json::from_slice(&output.stdout).map_err(|e| {
+            let text: String = output.text().chars().take(200).collect();
+            JobError::retry(e).while_doing(format!("read the list of runs, `{text}`"))
+        })?;
+        if let Some(Damaged { id, error }) = list.damaged.first() {
+            return Err(JobError::fatal(format!(
+                "the bastion's run {id} is damaged, and may run: {error}; see that it does not, move its folder away, then `rekindle retry`"
+            )));
+        }
+        let live = |run: &Listed| matches!(run.state, State::Starting | State::Running);
+        let runs = list.runs.into_iter().filter(live);
+        Ok(runs.map(|run| run.id).collect())
+    }
+
+    /// Ends a run. Nothing when it has ended, or is not known any more.
+    pub(super) async fn stop(&self, id: &str) -> Result<(), JobError> {
+        let command = self.command(["stop", id].map(str::to_owned).into());
+        let command = command.label("rekindle-runner stop");
+        match self.host.execute_ok(&command).await {
+            Err(SshError::Failed { status, .. }) if status == NO_SUCH_RUN => Ok(()),
+            ended => ended.map(|_| ()).map_err(judge),
+        }
+    }
+
+    /// Some of a run's log: these bytes, or an error.
     pub(super) async fn logs(&self, id: &str, from: u64, limit: u64) -> Result<Vec<u8>, JobError> {
         let (from, limit) = (from.to_string(), limit.to_string());
-        let argv = ["logs", id, "--from", &from, "--limit", &limit].map(str::to_owned);
+        let argv = ["logs", id, "--exact", "--from", &from, "--limit", &limit].map(str::to_owned);
         Ok(self.execute(self.command(argv.into())).await?.stdout)
     }
 
@@ -244,11 +295,13 @@ mod tests {
             host.lines(),
             ["/bin/rekindle-runner status r --output json"]
         );
-        for gone in NOT_THERE {
-            let host = exits(gone);
-            let status = Runner { host: &host, path }.status("r").await.unwrap();
-            assert_eq!(status, None);
-        }
+        let host = exits(NO_SUCH_RUN);
+        let status = Runner { host: &host, path }.status("r").await.unwrap();
+        assert_eq!(status, None);
+        // The program is gone, and the run may live.
+        let host = exits(127);
+        let status = Runner { host: &host, path }.status("r").await;
+        assert_eq!(status.unwrap_err().again, Again::Retry { after: None });
         // What is no answer is not "unknown", and nothing of it is taken for one.
         for bad in [
             "",
@@ -258,6 +311,34 @@ mod tests {
             let host = Scripted::new(move |_, _| prints(bad));
             let error = Runner { host: &host, path }.status("r").await.unwrap_err();
             assert_eq!(error.again, Again::Retry { after: None });
+        }
+    }
+
+    #[tokio::test]
+    async fn what_may_run_counts_as_running() {
+        let path = "/bin/rekindle-runner";
+        let host = Scripted::new(|_, _| {
+            prints(
+                r#"{"runs": [{"id": "a", "state": "starting", "more": 1}, {"id": "b", "state": "exited"},
+                    {"id": "c", "state": "running"}, {"id": "d", "state": "lost"}], "damaged": []}"#,
+            )
+        });
+        let live = Runner { host: &host, path }.live().await.unwrap();
+        assert_eq!(live, ["a", "c"]);
+        let damaged = r#"{"runs": [], "damaged": [{"id": "a", "error": "no spec"}]}"#;
+        for (said, again) in [
+            (damaged, Again::Fatal),
+            ("{}", Again::Retry { after: None }),
+            ("", Again::Retry { after: None }),
+        ] {
+            let host = Scripted::new(move |_, _| prints(said));
+            let error = Runner { host: &host, path }.live().await.unwrap_err();
+            assert_eq!(error.again, again, "{said}");
+        }
+        for (status, ended) in [(0, true), (NO_SUCH_RUN, true), (1, false), (127, false)] {
+            let host = exits(status);
+            let stopped = Runner { host: &host, path }.stop("a").await;
+            assert_eq!(stopped.is_ok(), ended, "{status}");
         }
     }
 

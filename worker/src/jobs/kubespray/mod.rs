@@ -19,8 +19,8 @@ use crate::engine::{Ctx, JobError, Patience, Poll, Proof, Proven};
 
 /// The step names.
 pub const STEPS: &[&str] = &[
-    "artifact", "intent", "runner", "image", "inputs", "start", "run", "log", "clean", "ready",
-    "prove",
+    "artifact", "intent", "runner", "image", "inputs", "alone", "start", "run", "log", "clean",
+    "ready", "prove",
 ];
 
 /// Where Kubespray is in its image.

@@ -97,6 +97,7 @@ impl Kubespray {
                 ),
             )
             .env("HOME", stage.home.path())
+            .env("ANSIBLE_CONFIG", self.folder.join("ansible.cfg"))
             .current_dir(&self.folder)
             .stdin(Stdio::null())
             .output()

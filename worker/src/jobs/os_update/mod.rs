@@ -22,8 +22,8 @@ use inputs::{Group, Inventory, Machine};
 
 /// The step names.
 pub const STEPS: &[&str] = &[
-    "before", "artifact", "intent", "runner", "image", "inputs", "start", "run", "log", "clean",
-    "packages", "nodes", "prove",
+    "before", "artifact", "intent", "runner", "image", "inputs", "alone", "start", "run", "log",
+    "clean", "packages", "nodes", "prove",
 ];
 
 /// The playbook, beside the other files of the run.

@@ -24,8 +24,8 @@ use guard::{Decision, Seen, Voice};
 
 /// The step names.
 pub const STEPS: &[&str] = &[
-    "look", "artifact", "intent", "runner", "image", "inputs", "start", "run", "log", "clean",
-    "gone", "prove",
+    "look", "artifact", "intent", "runner", "image", "inputs", "alone", "start", "run", "log",
+    "clean", "gone", "prove",
 ];
 
 /// What the look before a run found.

@@ -117,6 +117,7 @@ pub(super) async fn run(
             ["status", id, ..] => status(inner, server, id),
             ["logs", id, rest @ ..] => logs(inner, server, id, rest),
             ["stop", id] => stop(inner, server, id),
+            ["list", ..] => list(inner, server),
             _ => Err((2, format!("error: unrecognized command {args:?}"))),
         },
         other => return playbooks::run(&inner.world(), server, other, &args),
@@ -287,6 +288,21 @@ fn status(inner: &Inner, server: &str, id: &str) -> Ran {
         "reason": (run.state == "lost").then_some("the host was started anew"),
     });
     Ok(Output::ok(answer.to_string()))
+}
+
+/// All runs of the host.
+fn list(inner: &Inner, server: &str) -> Ran {
+    let world = inner.world();
+    let machine = world.find(server).ok_or((1, "no such server".to_owned()))?;
+    let (folder, mut runs) = (format!("{STORE}/runs/"), Vec::new());
+    for (path, _) in machine.root.files() {
+        let name = path.strip_prefix(&folder);
+        if let Some(id) = name.and_then(|name| name.strip_suffix("/run.json")) {
+            let run = read_run(&world, server, id)?;
+            runs.push(json!({"id": id, "state": run.state, "attempt": run.attempt}));
+        }
+    }
+    Ok(Output::ok(json!({"runs": runs, "damaged": []}).to_string()))
 }
 
 fn logs(inner: &Inner, server: &str, id: &str, args: &[&str]) -> Ran {
