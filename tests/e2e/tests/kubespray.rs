@@ -12,6 +12,8 @@ use serde_json::Value;
 
 const JOB: &str = "kubespray";
 const KUBELET: &str = "/etc/kubernetes/kubelet.json";
+/// As many looks as nobody takes.
+const FOR_EVER: u32 = 1_000_000;
 
 /// A lab with the image in its bucket, and what stands for the runner's program.
 struct Scene {
@@ -53,6 +55,29 @@ impl Scene {
         Ok((worker, begun, why(&record)))
     }
 
+    /// A recovery whose run takes for ever, until it is looked at.
+    async fn running(&self, looks: u32) -> anyhow::Result<(Worker, Begun)> {
+        self.lab.hosts().kubespray(Play {
+            looks,
+            ..Play::default()
+        });
+        let worker = self.worker().await?;
+        let begun = self.lab.recover(&spec()).await?;
+        let runs = async || Ok(self.run(&begun, 1)["looks"].as_u64() > Some(3));
+        until("it runs", runs).await?;
+        Ok((worker, begun))
+    }
+
+    /// Waits until the job says what it waits for.
+    async fn says(&self, begun: &Begun, what: &str) -> anyhow::Result<()> {
+        until(what, async || {
+            let record = begun.record(JOB).await?;
+            let waits = record.map(|r| r.waits).unwrap_or_default();
+            Ok(waits.values().any(|wait| wait.seen.contains(what)))
+        })
+        .await
+    }
+
     /// What was made of a node.
     fn kubelet(&self, node: &str) -> Value {
         let bytes = self.lab.hosts().file(node, KUBELET).unwrap_or_default();
@@ -80,6 +105,13 @@ impl Scene {
             text.extend_from_slice(&body);
         }
         (offsets, String::from_utf8(text).unwrap())
+    }
+}
+
+fn cancelled() -> Flags {
+    Flags {
+        cancelled: Some("enough".into()),
+        ..Flags::default()
     }
 }
 
@@ -259,17 +291,8 @@ async fn a_run_that_is_always_lost_fails_the_job() -> anyhow::Result<()> {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_bastion_that_forgot_the_run_fails_the_job_and_a_retry_is_another_run()
 -> anyhow::Result<()> {
-    let play = Play {
-        looks: 1_000_000,
-        ..Play::default()
-    };
-    let scene = Scene::new(play).await?;
-    let worker = scene.worker().await?;
-    let begun = scene.lab.recover(&spec()).await?;
-    until("it runs", async || {
-        Ok(scene.run(&begun, 1)["looks"].as_u64() > Some(3))
-    })
-    .await?;
+    let scene = Scene::new(Play::default()).await?;
+    let (worker, begun) = scene.running(FOR_EVER).await?;
     // A new bastion has nothing of the old one.
     let all = ["rm", "-rf", "/var/lib/rekindle"];
     scene.lab.hosts().run("test-bastion-1", &all, b"").await;
@@ -332,13 +355,9 @@ async fn the_job_is_not_done_before_every_node_is_ready() -> anyhow::Result<()> 
     let scene = Scene::new(play).await?;
     let worker = scene.worker().await?;
     let begun = scene.lab.recover(&spec()).await?;
-    until("it says what it waits for", async || {
-        let record = begun.record(JOB).await?;
-        let waits = record.map(|r| r.waits).unwrap_or_default();
-        let mut seen = waits.values().map(|wait| wait.seen.as_str());
-        Ok(seen.any(|seen| seen.contains("test-cache-1: ready false instead of true")))
-    })
-    .await?;
+    scene
+        .says(&begun, "test-cache-1: ready false instead of true")
+        .await?;
     assert_eq!(begun.record(JOB).await?.unwrap().status, Status::Running);
     scene.lab.hosts().kubespray(Play::default());
     begun.finished(LONG).await?;
@@ -367,28 +386,50 @@ async fn a_master_that_does_not_answer_is_not_the_only_one_asked() -> anyhow::Re
 
 #[tokio::test(flavor = "multi_thread")]
 async fn progress_is_seen_while_it_runs_and_a_cancelled_run_is_stopped() -> anyhow::Result<()> {
-    let play = Play {
-        looks: 1_000_000,
-        ..Play::default()
-    };
-    let scene = Scene::new(play).await?;
-    let worker = scene.worker().await?;
-    let begun = scene.lab.recover(&spec()).await?;
-    until("it says how far it is", async || {
-        let record = begun.record(JOB).await?;
-        let waits = record.map(|r| r.waits).unwrap_or_default();
-        let mut seen = waits.values().map(|wait| wait.seen.as_str());
-        Ok(seen.any(|seen| seen.contains("part 2 : of the work on 2 hosts")))
-    })
-    .await?;
-    let flags = Flags {
-        cancelled: Some("enough".into()),
-        ..Flags::default()
-    };
-    scene.lab.flags(&begun, &flags).await?;
+    let scene = Scene::new(Play::default()).await?;
+    let (worker, begun) = scene.running(FOR_EVER).await?;
+    scene.says(&begun, "of the work on 2 hosts").await?;
+    scene.lab.flags(&begun, &cancelled()).await?;
     begun.reaches(JOB, &[Status::Cancelled], LONG).await?;
     assert_eq!(scene.run(&begun, 1)["exit"]["signal"], 15);
     worker.stop().await?;
+    scene.lab.sandbox.stop().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_that_nobody_watches_any_more_is_ended_before_the_next_begins() -> anyhow::Result<()>
+{
+    let scene = Scene::new(Play::default()).await?;
+    let (worker, first) = scene.running(FOR_EVER).await?;
+    // Nobody is there when it is cancelled, and whoever settles it runs none of its code.
+    worker.kill();
+    scene.lab.flags(&first, &cancelled()).await?;
+    let worker = scene.worker().await?;
+    first.reaches(JOB, &[Status::Cancelled], LONG).await?;
+    first.ended(LONG).await?;
+    assert_eq!(scene.run(&first, 1)["state"], "running");
+
+    scene.lab.hosts().kubespray(Play::default());
+    let second = scene.lab.recover(&spec()).await?;
+    second.finished(LONG).await?;
+    worker.stop().await?;
+    assert_eq!(scene.run(&first, 1)["exit"]["signal"], 15);
+    assert_eq!(scene.run(&second, 1)["exit"]["code"], 0);
+    assert_eq!(scene.kubelet("test-cache-1")["installed"], 1);
+    scene.lab.sandbox.stop().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_runner_that_is_gone_is_put_back_and_the_run_goes_on() -> anyhow::Result<()> {
+    let scene = Scene::new(Play::default()).await?;
+    let (worker, begun) = scene.running(40).await?;
+    let program = ["rm", "-rf", "/var/lib/rekindle/bin"];
+    scene.lab.hosts().run("test-bastion-1", &program, b"").await;
+    begun.finished(LONG).await?;
+    worker.stop().await?;
+    assert_eq!(scene.run(&begun, 1)["exit"]["code"], 0);
+    assert_eq!(scene.log(&begun, 1).1.lines().count(), 1500);
+    assert_eq!(scene.kubelet("test-cache-1")["installed"], 1);
     scene.lab.sandbox.stop().await
 }
 
@@ -422,17 +463,8 @@ async fn an_image_that_is_missing_or_another_one_fails_at_once() -> anyhow::Resu
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_job_outlives_the_worker_that_began_it() -> anyhow::Result<()> {
-    let play = Play {
-        looks: 40,
-        ..Play::default()
-    };
-    let scene = Scene::new(play).await?;
-    let first = scene.worker().await?;
-    let begun = scene.lab.recover(&spec()).await?;
-    until("it runs", async || {
-        Ok(scene.run(&begun, 1)["looks"].as_u64() > Some(3))
-    })
-    .await?;
+    let scene = Scene::new(Play::default()).await?;
+    let (first, begun) = scene.running(40).await?;
     first.kill();
     let second = scene.worker().await?;
     begun.finished(LONG).await?;
