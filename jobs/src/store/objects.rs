@@ -78,10 +78,7 @@ impl Store {
     async fn get_small_once(&self, key: &str, most: u64) -> Result<Small, Failed> {
         let request = self.client.get_object().bucket(&self.bucket);
         match request.key(self.full(key)).send().await.map_err(classify) {
-            Ok(object) => {
-                self.small(object.body, object.content_length, most)
-                    .await
-            }
+            Ok(object) => self.small(object.body, object.content_length, most).await,
             Err(failed) if failed.is_no_such_key() => Ok(Small::Absent),
             Err(failed) => Err(failed),
         }
