@@ -233,7 +233,7 @@ impl Stanza {
     ) -> Result<Self, ChooseError> {
         let backups = repository.backups().await?;
         let archives = repository.archives().await?;
-        let database = wanted(&backups.info, system_id)?;
+        let database = wanted_by(&backups.info, system_id)?;
         if archives.info.folders(&database).is_empty() {
             return Err(Refusal::FilesDisagree {
                 system_id: database.system_id,
@@ -415,7 +415,7 @@ impl Choice {
 }
 
 /// The database that is wanted: the expected one, or the only one.
-fn wanted(info: &BackupInfo, system_id: Option<u64>) -> Result<Database, Refusal> {
+pub(super) fn wanted_by(info: &BackupInfo, system_id: Option<u64>) -> Result<Database, Refusal> {
     let known = || {
         info.history
             .iter()
