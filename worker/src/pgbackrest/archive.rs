@@ -205,26 +205,38 @@ impl Archive {
     }
 
     /// The timelines that recovery goes through from a set on, each with the segment that it begins with.
-    fn line(&self, own: u32, lsn: Lsn) -> Result<Vec<(u32, u64)>, NoWay> {
-        let newest = self.histories.keys().copied().max().unwrap_or(own);
-        if newest <= own {
-            return Ok(vec![(own, lsn.segment())]);
+    /// pgBackRest verifies the way to the highest timeline; PostgreSQL counts up from the set's own and
+    /// follows the last one before a number is missing. They are nearly always the same.
+    fn line(&self, own: u32, set: Lsn) -> Result<Vec<(u32, u64)>, NoWay> {
+        let highest = self.histories.keys().copied().max().unwrap_or(own);
+        self.way(own, set, highest)?;
+        let mut newest = own;
+        while let Some(next) = newest
+            .checked_add(1)
+            .filter(|n| self.histories.contains_key(n))
+        {
+            newest = next;
         }
-        let forks = &self.histories[&newest];
-        let left = forks.iter().position(|fork| fork.timeline == own);
-        let Some(left) = left else {
+        self.way(own, set, newest)
+    }
+
+    fn way(&self, own: u32, set: Lsn, newest: u32) -> Result<Vec<(u32, u64)>, NoWay> {
+        let mut line = vec![(own, set.segment())];
+        let Some(forks) = self.histories.get(&newest).filter(|_| newest > own) else {
+            return Ok(line);
+        };
+        let Some(left) = forks.iter().position(|fork| fork.timeline == own) else {
             return Err(NoWay::NotAnAncestor { newest, own });
         };
         let at = forks[left].at;
-        if at <= lsn {
+        if at <= set {
             return Err(NoWay::ForkedBefore {
                 newest,
                 own,
                 at,
-                set: lsn,
+                set,
             });
         }
-        let mut line = vec![(own, lsn.segment())];
         for (at, fork) in forks.iter().enumerate().skip(left) {
             let next = forks.get(at + 1).map_or(newest, |next| next.timeline);
             line.push((next, fork.at.segment()));

@@ -269,7 +269,7 @@ impl Stanza {
             None => self.latest(wish.target)?,
         };
         if let Target::Time(target) = wish.target
-            && set.stop >= target
+            && !finished_before(set, target)
         {
             return Err(Refusal::SetAfterTarget {
                 label: set.label.clone(),
@@ -368,9 +368,10 @@ impl Stanza {
         self.usable().last().map(|set| set.label.clone())
     }
 
-    /// pgBackRest's own rule: finished before the moment, not at it.
     fn newest_before(&self, target: Timestamp) -> Option<&Set> {
-        self.usable().filter(|set| set.stop < target).last()
+        self.usable()
+            .filter(|set| finished_before(set, target))
+            .last()
     }
 
     fn unusable(&self, set: &Set) -> Refusal {
@@ -412,6 +413,12 @@ impl Choice {
             (Target::End, _) => Ok(()),
         }
     }
+}
+
+/// pgBackRest's own rule: finished before the second of the moment. A set's end is written down in whole
+/// seconds, and PostgreSQL refuses a moment at which the set is not consistent yet.
+fn finished_before(set: &Set, moment: Timestamp) -> bool {
+    set.stop.as_second() < moment.as_second()
 }
 
 /// The database that is wanted: the expected one, or the only one.

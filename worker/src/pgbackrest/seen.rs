@@ -1,6 +1,7 @@
 //! What we read of the operator's objects, and of what it makes. Other fields are not looked at, and a field
 //! that is not there yet is nothing: the caller has read the object, or it would not be here.
 
+use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -36,6 +37,7 @@ pub(super) fn read<T: for<'a> Deserialize<'a>>(
 #[serde(rename_all = "camelCase", default)]
 pub(super) struct Meta {
     pub(super) name: String,
+    pub(super) creation_timestamp: Option<Timestamp>,
     pub(super) annotations: std::collections::BTreeMap<String, String>,
 }
 
@@ -126,6 +128,7 @@ pub(super) struct Inner {
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 pub(super) struct Restore {
+    pub(super) metadata: Meta,
     pub(super) status: RestoreState,
 }
 

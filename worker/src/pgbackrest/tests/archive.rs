@@ -137,6 +137,19 @@ fn a_set_that_the_newest_timeline_left_behind_has_no_way() {
         .reach(segment(2, 9), lsn("0/9000028"))
         .expect_err("no way");
     assert_eq!(strange, NoWay::NotAnAncestor { newest: 3, own: 2 });
+    // Number 4 is missing: PostgreSQL would not find 5, and pgBackRest looks there.
+    let mut archive = forked();
+    archive.add_history(5, parse_history("3\t0/7000000\tx\n").expect("a history"));
+    let strange = archive
+        .reach(segment(1, 6), lsn("0/6000028"))
+        .expect_err("no way");
+    assert_eq!(strange, NoWay::NotAnAncestor { newest: 5, own: 1 });
+    let both = "1\t0/8000F40\tx\n2\t0/A000000\tx\n";
+    archive.add_history(5, parse_history(both).expect("a history"));
+    let reach = archive
+        .reach(segment(1, 6), lsn("0/6000028"))
+        .expect("a way");
+    assert_eq!(reach.timeline, 2);
     // Without a newer timeline there is nothing to verify, and none is looked at with `immediate`.
     assert!(archive.reach(segment(3, 9), lsn("0/9000028")).is_ok());
     assert_eq!(archive.reach_alone(segment(1, 6)).timeline, 1);

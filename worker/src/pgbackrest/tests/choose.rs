@@ -29,6 +29,8 @@ fn a_moment_takes_the_newest_set_before_it() {
     assert_eq!(chosen(&world, &to("2026-11-23T01:35:10Z")), DIFF);
     // The set itself was finished at this second, and pgBackRest wants it before.
     assert_eq!(chosen(&world, &to("2026-11-23T01:35:12Z")), DIFF);
+    assert_eq!(chosen(&world, &to("2026-11-23T01:35:12.9Z")), DIFF);
+    assert_eq!(chosen(&world, &to("2026-11-23T01:35:13Z")), INCR);
     // The same moment, written in Moscow.
     assert_eq!(chosen(&world, &to("2026-11-23T04:35:10+03:00")), DIFF);
 }

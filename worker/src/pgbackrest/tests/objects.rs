@@ -173,6 +173,32 @@ fn an_empty_database_that_is_ready_is_a_contradiction() {
 }
 
 #[test]
+fn the_restore_of_an_earlier_cluster_says_nothing() {
+    let mut objects = done();
+    let mut set = |cluster: &str, restore: &str| {
+        let stamp = |object: &mut Seen, at: &str| {
+            object.as_mut().expect("one")["metadata"]["creationTimestamp"] = json!(at);
+        };
+        stamp(&mut objects.cluster, cluster);
+        stamp(&mut objects.restore, restore);
+        judged(&objects)
+    };
+    assert_eq!(
+        set("2026-11-23T01:00:00Z", "2026-11-23T01:00:01Z"),
+        Restoring::Finished
+    );
+    assert_eq!(
+        set("2026-11-23T01:00:00Z", "2026-11-23T01:00:00Z"),
+        Restoring::Finished
+    );
+    let stale = set("2026-11-23T01:00:00Z", "2026-11-22T23:00:00Z");
+    assert!(
+        matches!(stale, Restoring::Contradiction { .. }),
+        "{stale:?}"
+    );
+}
+
+#[test]
 fn a_running_restore_says_how_far_it_is() {
     let with = |state: &str, status: Value| Objects {
         cluster: Some(cluster("initializing", 0)),

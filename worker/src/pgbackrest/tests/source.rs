@@ -70,6 +70,24 @@ fn the_options_are_what_the_operators_shell_wants() {
     );
 }
 
+/// The chart writes each option into a list without quotes: `- {{ $option }}`.
+#[test]
+fn the_options_survive_the_chart() {
+    let immediate = Wish {
+        target: Target::Immediate,
+        ..Wish::default()
+    };
+    for wish in [Wish::default(), immediate, to("2026-11-23T01:36:00.25Z")] {
+        let options = options(&wish);
+        let lines = options.as_array().expect("a list").iter();
+        let rendered: String = lines
+            .map(|o| format!("- {}\n", o.as_str().expect("text")))
+            .collect();
+        let read: serde_json::Value = serde_saphyr::from_str(&rendered).expect("YAML");
+        assert_eq!(read, options, "{rendered}");
+    }
+}
+
 #[test]
 fn the_source_is_never_written() {
     let choice = World::new().choose(&Wish::default()).expect("a choice");
