@@ -63,6 +63,7 @@ spool-path=$root/spool
 log-level-stderr=error
 log-level-console=error
 compress-type=lz4
+repo1-bundle=y
 start-fast=y
 
 [db]

@@ -75,6 +75,15 @@ pub fn judge(name: &str, objects: &Objects) -> Result<Restoring, Malformed> {
         .map(|pod| seen::read("Pod", &Some(pod.clone())).map(Option::unwrap_or_default))
         .collect::<Result<_, _>>()?;
 
+    if let (Some(restore), Some(cluster)) = (&restore, &cluster)
+        && restore.metadata.creation_timestamp < cluster.metadata.creation_timestamp
+    {
+        let what = format!(
+            "PerconaPGRestore {name}-bootstrap is older than the cluster: it tells of an earlier one, and \
+             the operator makes no other while it is there"
+        );
+        return Ok(Restoring::Contradiction { what });
+    }
     let state = restore
         .map(|restore| restore.status.state)
         .unwrap_or_default();

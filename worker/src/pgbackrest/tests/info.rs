@@ -4,7 +4,7 @@ use super::*;
 fn real_files_are_read() {
     let info = BackupInfo::parse(BACKUP_INFO.as_bytes()).expect("backup.info");
     assert_eq!(info.current.system_id, SYSTEM);
-    assert_eq!(info.history, [info.current.clone()]);
+    assert_eq!((info.history.len(), &info.history[0]), (1, &info.current));
     let labels: Vec<&str> = info.backups.iter().map(|(l, _)| l.as_str()).collect();
     assert_eq!(labels, [FULL, DIFF, INCR]);
     let (_, incr) = &info.backups[2];
