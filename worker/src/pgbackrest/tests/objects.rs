@@ -358,12 +358,18 @@ fn a_living_cluster_that_came_from_no_backup_is_never_given_a_source() {
             "{danger:?}"
         );
     }
-    // Nor when it is not ready just now, or the source is in its spec already and not obeyed yet.
-    living["status"]["state"] = json!("initializing");
-    living["status"]["pgbackrest"] = json!(null);
-    assert!(!danger(Some(living.clone())).allows());
+    // Nor when it is not ready just now, and looks like a new one.
+    living["status"] = json!({ "state": "initializing" });
+    let down = danger(Some(living.clone()));
+    assert!(matches!(down, Danger::Destroys { .. }), "{down:?}");
+    // Nor when somebody wrote the source already, and it is not obeyed yet.
     living["spec"]["dataSource"] = json!({ "pgbackrest": {} });
-    assert!(!danger(Some(living)).allows());
+    living["status"]["pgbackrest"] = json!({ "restore": { "id": "monday", "finished": true } });
+    let obeys = danger(Some(living.clone()));
+    assert!(matches!(obeys, Danger::Destroys { .. }), "{obeys:?}");
+    living["status"] = json!({ "state": "ready", "postgres": { "size": 3, "ready": 3 } });
+    let obeys = danger(Some(living));
+    assert!(matches!(obeys, Danger::Destroys { .. }), "{obeys:?}");
 }
 
 #[test]
