@@ -10,6 +10,7 @@ pub mod engine;
 mod fuzz;
 pub mod jobs;
 pub mod net;
+pub mod pgbackrest;
 mod run;
 pub mod sealed;
 pub mod ssh;

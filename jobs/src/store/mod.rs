@@ -8,6 +8,7 @@
 mod config;
 mod error;
 mod markers;
+mod objects;
 mod presign;
 mod probe;
 mod records;
@@ -16,6 +17,7 @@ mod transfer;
 
 pub use config::{Credentials, Secret, StoreConfig};
 pub use error::StoreError;
+pub use objects::{Object, Small};
 pub use records::{Appended, Stored, StoredJob};
 pub use recovery::Recovery;
 
