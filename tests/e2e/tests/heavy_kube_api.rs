@@ -132,7 +132,7 @@ async fn heavy_what_we_apply_is_ours_and_a_conflict_names_the_other_manager() {
     assert!(text.contains("(409)"), "{text}");
 
     // What is wrong with the object is told in the server's words.
-    let invalid = config_map("Not A Name", json!({}));
+    let invalid = config_map("Not.A.Name", json!({}));
     let (again, text) = job(objects.apply(&invalid, Force::No).await.unwrap_err());
     assert_eq!(again, Again::Fatal, "{text}");
     assert!(text.contains("metadata.name: Invalid value"), "{text}");

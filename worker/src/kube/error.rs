@@ -241,7 +241,12 @@ fn words(error: &::kube::Error) -> String {
         let mut lines: Vec<String> = Vec::new();
         // Where our own account of it begins, what the libraries between say adds nothing.
         let ours = causes(error).find(|cause| cause.is::<ConnectError>());
-        for cause in causes(ours.unwrap_or(error)) {
+        let first: &(dyn Error + 'static) = match error {
+            ::kube::Error::Service(inner) => inner.as_ref(),
+            ::kube::Error::HyperError(inner) => inner,
+            other => other,
+        };
+        for cause in causes(ours.unwrap_or(first)) {
             let text = cause.to_string();
             if !lines.last().is_some_and(|last| last.contains(&text)) {
                 lines.push(text);
@@ -284,4 +289,147 @@ fn causes<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn
         }
     };
     std::iter::successors(Some(error), next)
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::engine::Interrupt;
+
+    fn retry(seconds: impl Into<Option<u64>>) -> Again {
+        let after = seconds.into().map(Duration::from_secs);
+        Again::Retry { after }
+    }
+
+    fn check(error: ::kube::Error, expected: Again, text: &str) {
+        let job = JobError::from(KubeError::request("read Pod a/b", error));
+        assert_eq!(job.again, expected, "{job}");
+        assert_eq!(job.to_string(), format!("read Pod a/b: {text}"));
+    }
+
+    fn answer(status: Value) -> ::kube::Error {
+        ::kube::Error::Api(serde_json::from_value(status).unwrap())
+    }
+
+    fn service(error: impl Error + Send + Sync + 'static) -> ::kube::Error {
+        ::kube::Error::Service(Box::new(error))
+    }
+
+    #[test]
+    fn the_servers_answer_decides() {
+        for code in [400, 401, 403, 405, 406, 413, 415, 422] {
+            let error = answer(json!({"code": code, "message": "no"}));
+            assert_eq!(again(&error), Again::Fatal, "{code}");
+        }
+        for code in [404, 408, 409, 410, 429, 500, 502, 503, 504] {
+            let error = answer(json!({"code": code, "message": "not now"}));
+            assert_eq!(again(&error), retry(None), "{code}");
+        }
+        check(
+            answer(json!({"code": 403, "reason": "Forbidden", "message": "pods is forbidden: no"})),
+            Again::Fatal,
+            "the API server does not allow it (403): pods is forbidden: no",
+        );
+        check(
+            answer(json!({"code": 401, "reason": "Unauthorized"})),
+            Again::Fatal,
+            "the API server does not accept our credentials (401): Unauthorized",
+        );
+        check(
+            answer(json!({"code": 429, "message": "storage is initializing",
+                "details": {"retryAfterSeconds": 7}})),
+            retry(7),
+            "the API server is not able to (429): storage is initializing",
+        );
+        let busy = Busy {
+            code: 503,
+            message: "later".into(),
+            after: Duration::from_secs(3),
+        };
+        check(
+            service(busy),
+            retry(3),
+            "the API server is busy (503): later",
+        );
+    }
+
+    #[test]
+    fn no_answer_is_worth_another_try_unless_somebody_is_not_who_they_should_be() {
+        let torn = io::Error::from(io::ErrorKind::UnexpectedEof);
+        check(service(torn), retry(None), "unexpected end of file");
+        let nobody = ConnectError::NoMaster {
+            tried: vec!["m1: gone".into(), "m2: gone".into()],
+        };
+        check(
+            service(nobody),
+            retry(None),
+            "reach the Kubernetes API: m1: gone; m2: gone",
+        );
+        // However deep the libraries between wrap it.
+        let untrusted = ConnectError::Untrusted {
+            target: "m1".into(),
+            source: rustls::Error::NoCertificatesPresented,
+        };
+        check(
+            service(io::Error::other(io::Error::other(untrusted))),
+            Again::NeedsApproval,
+            "trust the Kubernetes API at m1: peer sent no certificates",
+        );
+        let alert = rustls::Error::AlertReceived(AlertDescription::CertificateExpired);
+        let refused = service(io::Error::other(alert));
+        assert_eq!(again(&refused), Again::NeedsApproval);
+        let other = rustls::Error::AlertReceived(AlertDescription::InternalError);
+        assert_eq!(again(&service(io::Error::other(other))), retry(None));
+    }
+
+    #[test]
+    fn what_a_master_said_decides_also_for_its_api() {
+        for said in [Again::Fatal, Again::NeedsApproval, retry(9)] {
+            let mut error = JobError::retry("why");
+            error.again = said.clone();
+            let master = ConnectError::Master {
+                master: "m1".into(),
+                error,
+            };
+            check(
+                service(master),
+                said,
+                "reach the Kubernetes API through m1: why",
+            );
+        }
+    }
+
+    #[test]
+    fn nothing_interrupts_a_job_but_the_engine() {
+        let mut error = JobError::retry("why");
+        error.again = Again::Interrupted(Interrupt::LostLease);
+        let master = ConnectError::Master {
+            master: "m1".into(),
+            error,
+        };
+        let job = JobError::from(KubeError::from(service(master)));
+        assert_eq!(job.again, Again::Fatal);
+    }
+
+    #[test]
+    fn what_we_ask_for_may_be_wrong_or_not_there_yet() {
+        let job = |error: KubeError| JobError::from(error).again;
+        let (object, api_version) = (String::from("Pod a/b"), String::from("v1"));
+        let kind = String::from("Pod");
+        assert_eq!(
+            job(KubeError::UnknownKind { api_version, kind }),
+            retry(None)
+        );
+        let conflict = FieldConflict {
+            manager: "helm".into(),
+            field: ".spec".into(),
+        };
+        let conflicts = vec![conflict];
+        assert_eq!(job(KubeError::Conflict { object, conflicts }), Again::Fatal);
+        let decode = serde_json::from_str::<Value>("{").unwrap_err();
+        assert_eq!(job(::kube::Error::SerdeError(decode).into()), Again::Fatal);
+    }
 }

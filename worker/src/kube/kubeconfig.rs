@@ -363,3 +363,222 @@ struct User {
 fn secret<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Secret>, D::Error> {
     Ok(Option::<String>::deserialize(from)?.map(Secret::new))
 }
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+    use std::sync::LazyLock;
+
+    use super::*;
+    use crate::ssh::scripted::{Scripted, fails, prints};
+
+    static PAIR: LazyLock<(String, String)> = LazyLock::new(|| {
+        let key = rcgen::KeyPair::generate().unwrap();
+        let mut params = rcgen::CertificateParams::default();
+        params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        let certificate = params.self_signed(&key).unwrap();
+        let encode = |pem: String| BASE64.encode(pem);
+        (encode(certificate.pem()), encode(key.serialize_pem()))
+    });
+
+    /// What kubeadm writes.
+    fn admin_conf() -> String {
+        let (certificate, key) = &*PAIR;
+        format!(
+            "apiVersion: v1
+clusters:
+- cluster:
+    certificate-authority-data: {certificate}
+    server: https://10.0.0.5:6443
+  name: cluster.local
+contexts:
+- context:
+    cluster: cluster.local
+    user: kubernetes-admin
+  name: kubernetes-admin@cluster.local
+current-context: kubernetes-admin@cluster.local
+kind: Config
+preferences: {{}}
+users:
+- name: kubernetes-admin
+  user:
+    client-certificate-data: {certificate}
+    client-key-data: {key}
+"
+        )
+    }
+
+    /// Changes the text once, and gives what is wrong with it then.
+    fn wrong(from: &str, to: &str) -> String {
+        let text = admin_conf();
+        assert!(text.contains(from), "{from}");
+        let error = Kubeconfig::parse(&text.replacen(from, to, 1), "a test").unwrap_err();
+        let shown = format!("{error} {error:?}");
+        assert!(shown.contains("a test"), "{shown}");
+        assert!(!shown.contains(&PAIR.1[..20]), "{shown}");
+        error.to_string()
+    }
+
+    #[test]
+    fn an_admin_conf_is_read_and_its_key_never_shown() {
+        let config = Kubeconfig::parse(&admin_conf(), "a test").unwrap();
+        assert_eq!((config.host(), config.port()), ("10.0.0.5", 6443));
+        assert_eq!(config.name_on_master().to_str(), "kubernetes");
+        assert_eq!(config.name_outside().unwrap().to_str(), "10.0.0.5");
+        assert_eq!(format!("{config:?}"), "Kubeconfig(https://10.0.0.5:6443/)");
+
+        let six = admin_conf().replace(
+            "10.0.0.5:6443",
+            "[fd00::1]\n    tls-server-name: api.example",
+        );
+        let config = Kubeconfig::parse(&six, "a test").unwrap();
+        assert_eq!((config.host(), config.port()), ("fd00::1", 443));
+        for name in [config.name_on_master(), config.name_outside().unwrap()] {
+            assert_eq!(name.to_str(), "api.example");
+        }
+    }
+
+    #[test]
+    fn a_token_is_enough() {
+        let (certificate, key) = &*PAIR;
+        let given = format!("client-certificate-data: {certificate}\n    client-key-data: {key}");
+        let text = admin_conf().replace(&given, "token: hunter2");
+        let config = Kubeconfig::parse(&text, "a test").unwrap();
+        assert_eq!(config.token().unwrap().reveal(), "hunter2");
+        assert!(!format!("{config:?}").contains("hunter2"));
+    }
+
+    #[test]
+    fn what_is_missing_is_named() {
+        let check = |from: &str, to: &str, expected: &str| {
+            let error = wrong(from, to);
+            assert_eq!(
+                error,
+                format!("use the kubeconfig from a test: it has no {expected}")
+            );
+        };
+        check("current-context: ", "other: ", "current-context");
+        check(
+            "- context:\n    cluster: cluster.local",
+            "- context:\n    cluster: b",
+            "cluster `b`",
+        );
+        check(
+            "    user: kubernetes-admin",
+            "    user: nobody",
+            "user `nobody`",
+        );
+        check(
+            "current-context: kubernetes-admin",
+            "current-context: x",
+            "context `x@cluster.local`",
+        );
+        check("    server: ", "    other: ", "clusters.cluster.server");
+        let authority = "certificate-authority-data";
+        check(
+            authority,
+            "certificate-authority",
+            "clusters.cluster.certificate-authority-data",
+        );
+        check(
+            "client-certificate-data",
+            "x",
+            "users.user.client-certificate-data",
+        );
+        check(
+            "client-key-data",
+            "client-key",
+            "users.user.client-key-data",
+        );
+    }
+
+    #[test]
+    fn what_cannot_be_used_is_named() {
+        let (certificate, key) = &*PAIR;
+        let check = |from: &str, to: &str, expected: &str| {
+            let error = wrong(from, to);
+            assert!(error.contains(expected), "{error}");
+        };
+        check(
+            "https://",
+            "http://",
+            "`http://10.0.0.5:6443` is no https:// URL",
+        );
+        check(
+            "    server",
+            "    insecure-skip-tls-verify: true\n    server",
+            "always verified",
+        );
+        check(
+            "    server",
+            "    proxy-url: http://a\n    server",
+            "proxy-url",
+        );
+        check(
+            "    client-key-data",
+            "    exec: {command: aws}\n    client-key-data",
+            "runs no program",
+        );
+        check(
+            &format!("client-key-data: {key}"),
+            "client-key-data: '*'",
+            "client-key-data: it is not base64",
+        );
+        check(
+            &format!("client-key-data: {key}"),
+            &format!("client-key-data: {certificate}"),
+            "it is no private key",
+        );
+        check(
+            &format!("client-certificate-data: {certificate}"),
+            &format!("client-certificate-data: {key}"),
+            "it holds no certificate",
+        );
+        let another = rcgen::KeyPair::generate().unwrap().serialize_pem();
+        check(
+            &format!("client-key-data: {key}"),
+            &format!("client-key-data: {}", BASE64.encode(another)),
+            "users.user: ",
+        );
+        check("kind: Config", "kind: Secret", "its kind is not `Config`");
+        check("users:\n", "users: {}\nx:\n", "its fields are not those");
+        check(
+            "preferences: {}",
+            "preferences: {",
+            "it is no kubeconfig in YAML (line",
+        );
+        let large = format!("{}#{}", admin_conf(), "x".repeat(LARGEST));
+        let error = Kubeconfig::parse(&large, "a test").unwrap_err().to_string();
+        assert!(error.contains("more than"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn it_is_fetched_from_a_master_and_no_more_than_is_allowed() {
+        let host = Scripted::new(|_, _| prints(&admin_conf()));
+        let config = Kubeconfig::fetch(&host).await.unwrap();
+        assert_eq!(config.port(), 6443);
+        assert_eq!(
+            host.lines(),
+            ["head -c 262145 -- /etc/kubernetes/admin.conf"]
+        );
+
+        let endless = Scripted::new(|_, _| prints(&"a: b\n".repeat(LARGEST)));
+        let error = Kubeconfig::fetch(&endless).await.unwrap_err().to_string();
+        assert!(
+            error.contains("of root@scripted:22: it has more than"),
+            "{error}"
+        );
+
+        let absent = Scripted::new(|_, _| fails(1, "No such file or directory"));
+        let error = Kubeconfig::fetch(&absent).await.unwrap_err();
+        let KubeconfigError::Fetch(ssh) = &error else {
+            panic!("{error:?}");
+        };
+        assert_eq!(ssh.status(), Some(1));
+        let job = crate::engine::JobError::from(error);
+        assert!(
+            matches!(job.again, crate::engine::Again::Retry { .. }),
+            "{job}"
+        );
+    }
+}

@@ -19,13 +19,13 @@ pub enum ManifestError {
         reason: String,
     },
     /// A document is no object.
-    #[error("read the manifest {origin}: document {number} has no `{field}`")]
+    #[error("read the manifest {origin}: document {number} has no usable `{field}`")]
     NoObject {
         /// Which manifest.
         origin: String,
         /// Which document, from 1.
         number: usize,
-        /// The field that each object has.
+        /// The field that each object has, with something that can stand in a path.
         field: &'static str,
     },
 }
@@ -46,17 +46,23 @@ pub struct Object {
 }
 
 impl Object {
-    /// Reads an object; the error is the field that it lacks.
+    /// Reads an object; the error is the field that it lacks. Names become parts of a path, so
+    /// those that would lead elsewhere are none.
     pub fn new(body: Value) -> Result<Self, &'static str> {
-        let text = |at: &str| -> Option<String> {
-            let text = body.pointer(at)?.as_str()?;
-            (!text.is_empty()).then(|| text.to_owned())
+        let text = |at: &str| body.pointer(at).and_then(Value::as_str).map(str::to_owned);
+        let name = |at: &str| text(at).filter(|name| is_path_segment(name));
+        let namespace = match text("/metadata/namespace") {
+            None => None,
+            Some(_) => Some(name("/metadata/namespace").ok_or("metadata.namespace")?),
         };
+        let version = text("/apiVersion").filter(|version| version.split('/').all(is_path_segment));
         Ok(Self {
-            api_version: text("/apiVersion").ok_or("apiVersion")?,
-            kind: text("/kind").ok_or("kind")?,
-            namespace: text("/metadata/namespace"),
-            name: text("/metadata/name").ok_or("metadata.name")?,
+            api_version: version.ok_or("apiVersion")?,
+            kind: text("/kind")
+                .filter(|kind| !kind.is_empty())
+                .ok_or("kind")?,
+            namespace,
+            name: name("/metadata/name").ok_or("metadata.name")?,
             body,
         })
     }
@@ -83,6 +89,11 @@ impl fmt::Debug for Object {
         // It may be a Secret.
         write!(f, "Object({self})")
     }
+}
+
+fn is_path_segment(name: &str) -> bool {
+    let plain = |c: char| c.is_ascii_graphic() && !"/%?#\\\"<>^`{|}".contains(c);
+    !name.is_empty() && name != "." && name != ".." && name.chars().all(plain)
 }
 
 /// Objects in two parts: what others need before they can be made, and the others.
@@ -259,13 +270,39 @@ metadata: {name: another, namespace: flux-system}
         );
         check(
             "apiVersion: v1\nkind: Namespace\nmetadata: {name: a}\n---\napiVersion: v1\nmetadata: {name: hunter2}",
-            "document 2 has no `kind`",
+            "document 2 has no usable `kind`",
         );
         check(
             "apiVersion: v1\nkind: Secret\nmetadata: {}",
             "`metadata.name`",
         );
-        check("just hunter2", "no `apiVersion`");
+        check("just hunter2", "no usable `apiVersion`");
+    }
+
+    #[test]
+    fn a_name_leads_nowhere_else() {
+        let object = |name: &str, namespace: &str| {
+            Object::new(serde_json::json!({"apiVersion": "v1", "kind": "Secret",
+                "metadata": {"name": name, "namespace": namespace}}))
+        };
+        for good in ["a", "a-b.c", "system:node", "kubeadm:get-nodes"] {
+            assert!(object(good, "b").is_ok(), "{good}");
+        }
+        for bad in [
+            "",
+            ".",
+            "..",
+            "../secrets/a",
+            "a/b",
+            "a?x",
+            "a#x",
+            "a%2fb",
+            "a b",
+            "ä",
+        ] {
+            assert_eq!(object(bad, "b"), Err("metadata.name"), "{bad}");
+            assert_eq!(object("a", bad), Err("metadata.namespace"), "{bad}");
+        }
     }
 
     #[test]

@@ -172,3 +172,206 @@ fn describe(object: &Value, kind: &str) -> String {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn not_yet(text: &str) -> Look {
+        Look::NotYet(text.to_owned())
+    }
+
+    fn stuck(text: &str) -> Look {
+        Look::Stuck(text.to_owned())
+    }
+
+    #[test]
+    fn a_definition_is_ready_when_it_is_established() {
+        let check = |conditions: Value, expected: Look| {
+            let object =
+                json!({"metadata": {"generation": 1}, "status": {"conditions": conditions}});
+            assert_eq!(definition(&object), expected, "{object}");
+        };
+        check(
+            json!([{"type": "Established", "status": "True"}]),
+            Look::Ready,
+        );
+        check(
+            json!([{"type": "NamesAccepted", "status": "True"},
+                   {"type": "Established", "status": "False", "reason": "Installing", "message": "soon"}]),
+            not_yet("Established is False: Installing: soon"),
+        );
+        check(
+            json!([{"type": "NamesAccepted", "status": "False", "reason": "PluralConflict", "message": "boxes is in use"},
+                   {"type": "Established", "status": "False"}]),
+            stuck("PluralConflict: boxes is in use"),
+        );
+        check(json!([]), not_yet("it has no condition Established"));
+        let fresh = json!({"metadata": {"generation": 1}});
+        assert_eq!(
+            definition(&fresh),
+            not_yet("it has no condition Established")
+        );
+        let going = json!({"metadata": {"deletionTimestamp": "2026-01-01T00:00:00Z"},
+            "status": {"conditions": [{"type": "Established", "status": "True"}]}});
+        assert_eq!(definition(&going), stuck("it is being deleted"));
+    }
+
+    #[test]
+    fn a_deployment_is_ready_when_its_own_generation_runs_in_full() {
+        let check = |spec: Value, status: Value, expected: Look| {
+            let object = json!({"metadata": {"generation": 2}, "spec": spec, "status": status});
+            assert_eq!(deployment(&object), expected, "{object}");
+        };
+        let two = json!({"replicas": 2});
+        let status = |seen: i64, all: i64, updated: i64, available: i64| {
+            json!({"observedGeneration": seen, "replicas": all, "updatedReplicas": updated,
+                "availableReplicas": available})
+        };
+        check(two.clone(), status(2, 2, 2, 2), Look::Ready);
+        check(json!({}), status(2, 1, 1, 1), Look::Ready);
+        // None are wanted, and the server leaves out what is zero.
+        check(
+            json!({"replicas": 0}),
+            json!({"observedGeneration": 2}),
+            Look::Ready,
+        );
+        check(
+            two.clone(),
+            json!({}),
+            not_yet("its controller has not seen it yet"),
+        );
+        check(
+            two.clone(),
+            status(1, 2, 2, 2),
+            not_yet("its controller has seen generation 1 of 2"),
+        );
+        check(
+            two.clone(),
+            status(2, 2, 1, 2),
+            not_yet("1 of 2 pods are of the new version"),
+        );
+        check(
+            two.clone(),
+            status(2, 3, 2, 3),
+            not_yet("1 pods of the old version are left"),
+        );
+        check(
+            two.clone(),
+            status(2, 2, 2, 1),
+            not_yet("1 of 2 pods are available"),
+        );
+        let late = json!([{"type": "Progressing", "status": "False",
+            "reason": "ProgressDeadlineExceeded", "message": "no image"}]);
+        let mut status = status(2, 2, 2, 0);
+        status["conditions"] = late;
+        check(
+            two.clone(),
+            status.clone(),
+            stuck("ProgressDeadlineExceeded: no image"),
+        );
+        // That was the version before.
+        status["observedGeneration"] = json!(1);
+        check(
+            two,
+            status,
+            not_yet("its controller has seen generation 1 of 2"),
+        );
+    }
+
+    #[test]
+    fn an_object_of_flux_is_ready_by_its_own_generation_and_our_request() {
+        let ready = |status: &str| json!({"type": "Ready", "status": status, "reason": "Because", "message": "of it"});
+        let check = |suspend: bool, status: Value, asked: Option<&str>, expected: Look| {
+            let object = json!({"metadata": {"generation": 3}, "spec": {"suspend": suspend}, "status": status});
+            assert_eq!(flux(&object, asked), expected, "{object} asked {asked:?}");
+        };
+        let now = |conditions: Value| json!({"observedGeneration": 3, "conditions": conditions});
+        check(false, now(json!([ready("True")])), None, Look::Ready);
+        check(
+            false,
+            now(json!([ready("False")])),
+            None,
+            not_yet("Ready is False: Because: of it"),
+        );
+        check(
+            false,
+            now(json!([ready("Unknown")])),
+            None,
+            not_yet("Ready is Unknown: Because: of it"),
+        );
+        check(
+            false,
+            now(json!([])),
+            None,
+            not_yet("it has no condition Ready"),
+        );
+        check(
+            true,
+            now(json!([ready("True")])),
+            None,
+            stuck("it is suspended"),
+        );
+        check(
+            false,
+            json!({"observedGeneration": 2, "conditions": [ready("True")]}),
+            None,
+            not_yet("its controller has seen generation 2 of 3; Ready is True: Because: of it"),
+        );
+        // What Flux writes before its first success.
+        check(
+            false,
+            json!({"observedGeneration": -1, "conditions": [ready("False")]}),
+            None,
+            not_yet("its controller has not seen it yet; Ready is False: Because: of it"),
+        );
+        check(
+            false,
+            json!({}),
+            None,
+            not_yet("its controller has not seen it yet; it has no condition Ready"),
+        );
+        // A condition may be older than the status that it stands in.
+        let mut old = ready("True");
+        old["observedGeneration"] = json!(2);
+        check(
+            false,
+            now(json!([old])),
+            None,
+            not_yet("Ready is True: Because: of it"),
+        );
+
+        let mut handled = now(json!([ready("True")]));
+        let waiting = not_yet("it has not yet handled our request; Ready is True: Because: of it");
+        check(false, handled.clone(), Some("t2"), waiting.clone());
+        handled["lastHandledReconcileAt"] = json!("t1");
+        check(false, handled.clone(), Some("t2"), waiting);
+        handled["lastHandledReconcileAt"] = json!("t2");
+        check(false, handled, Some("t2"), Look::Ready);
+
+        let stalled = json!({"type": "Stalled", "status": "True", "reason": "RetriesExhausted", "message": "no more"});
+        let mut given_up = now(json!([stalled, ready("False")]));
+        check(
+            false,
+            given_up.clone(),
+            None,
+            stuck("it is stalled: RetriesExhausted: no more; Ready is False: Because: of it"),
+        );
+        // It may have been stalled before we asked it to try again.
+        check(
+            false,
+            given_up.clone(),
+            Some("t1"),
+            not_yet("it has not yet handled our request; Ready is False: Because: of it"),
+        );
+        given_up["observedGeneration"] = json!(2);
+        check(
+            false,
+            given_up,
+            None,
+            not_yet("its controller has seen generation 2 of 3; Ready is False: Because: of it"),
+        );
+    }
+}
