@@ -20,7 +20,7 @@ use worker::engine::{Again, JobError};
 use worker::kube::kubeconfig::ADMIN_CONF;
 use worker::kube::{Force, KubeError, Kubeconfig, Object, Objects, administrator, through_masters};
 use worker::ssh::keys::{HostKey, generate_host_key, parse_private_key};
-use worker::ssh::{HostExt, Ssh};
+use worker::ssh::{HostExt, Ssh, SshError};
 use worker::world::{Entrance, World};
 
 const DEADLINE: Duration = Duration::from_secs(60);
@@ -218,8 +218,10 @@ async fn heavy_the_api_is_asked_through_any_master_that_answers() {
     tokio::time::sleep(Duration::from_millis(300)).await;
     assert!(!call.is_finished(), "a frozen server answers");
     let bastion = scene.ssh("bastion").await;
-    let sessions = r#"for pid in $(pgrep -x sshd); do [ "$pid" = 1 ] || kill -KILL "$pid"; done"#;
-    let _ = bastion.run(&["sh", "-c", sessions]).await;
+    let sessions = r#"for pid in $(cat /proc/[0-9]*/stat | awk '$2 == "(sshd)" && $1 != 1 {print $1}'); do kill -KILL "$pid"; done"#;
+    // Its own session is among them.
+    let killed = bastion.run(&["sh", "-c", sessions]).await;
+    assert!(matches!(killed, Err(SshError::Cut { .. })), "{killed:?}");
     scene.closed.store(true, Ordering::Relaxed);
     let (again, text) = job(call.await.unwrap().unwrap_err());
     assert!(matches!(again, Again::Retry { .. }), "{text}");

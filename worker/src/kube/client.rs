@@ -49,8 +49,8 @@ pub fn direct(config: &Kubeconfig, dialer: Dialer) -> Result<Client, KubeError> 
 
 /// A client of the cluster that these masters are of, with the administrator's rights.
 pub async fn administrator(masters: Arc<dyn Masters>) -> Result<Client, JobError> {
-    let config = tunnel::fetch(masters.as_ref()).await?;
-    Ok(through_masters(&config, masters)?)
+    let (config, first) = tunnel::fetch(masters.as_ref()).await?;
+    Ok(tunnelled(&config, masters, first)?)
 }
 
 /// A client that asks the API servers on the loopback of the masters.
@@ -58,7 +58,15 @@ pub fn through_masters(
     config: &Kubeconfig,
     masters: Arc<dyn Masters>,
 ) -> Result<Client, KubeError> {
-    let way = Way::Tunnel(Tunnels::new(masters, config.port()));
+    tunnelled(config, masters, 0)
+}
+
+fn tunnelled(
+    config: &Kubeconfig,
+    masters: Arc<dyn Masters>,
+    first: usize,
+) -> Result<Client, KubeError> {
+    let way = Way::Tunnel(Tunnels::new(masters, first, config.port()));
     build(config, way, config.name_on_master())
 }
 
@@ -111,4 +119,136 @@ async fn beginning(mut body: Incoming) -> Result<Vec<u8>, hyper::Error> {
         }
     }
     Ok(text)
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+    use std::net::Ipv4Addr;
+
+    use base64::Engine;
+    use base64::engine::general_purpose::STANDARD as BASE64;
+    use rustls::pki_types::PrivateKeyDer;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+    use tokio::sync::mpsc;
+
+    use super::*;
+    use crate::engine::Again;
+
+    /// A server that answers each connection's first request with `answer` and hangs up; what it was
+    /// asked comes out of the channel. The client knows its certificate.
+    async fn server(answer: &'static str) -> (Client, mpsc::Receiver<String>) {
+        let key = rcgen::KeyPair::generate().unwrap();
+        let params = rcgen::CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap();
+        let certificate = params.self_signed(&key).unwrap();
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let tls = rustls::ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(
+                vec![certificate.der().clone()],
+                PrivateKeyDer::try_from(key.serialize_der()).unwrap(),
+            )
+            .unwrap();
+        let tls = tokio_rustls::TlsAcceptor::from(Arc::new(tls));
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let (asked, requests) = mpsc::channel(10);
+        tokio::spawn(async move {
+            loop {
+                let (stream, _) = listener.accept().await.unwrap();
+                let mut stream = tls.accept(stream).await.unwrap();
+                let mut request = Vec::new();
+                while !request.ends_with(b"\r\n\r\n") {
+                    request.push(stream.read_u8().await.unwrap());
+                }
+                asked
+                    .send(String::from_utf8(request).unwrap())
+                    .await
+                    .unwrap();
+                stream.write_all(answer.as_bytes()).await.unwrap();
+                stream.shutdown().await.unwrap();
+            }
+        });
+        let authority = BASE64.encode(certificate.pem());
+        let text = format!(
+            "{{kind: Config, current-context: a, contexts: [{{name: a, context: {{cluster: a, user: a}}}}], \
+             clusters: [{{name: a, cluster: {{server: 'https://127.0.0.1:{port}', \
+             certificate-authority-data: '{authority}'}}}}], users: [{{name: a, user: {{token: hunter2}}}}]}}"
+        );
+        let config = Kubeconfig::parse(&text, "a test").unwrap();
+        (direct(&config, Dialer::direct()).unwrap(), requests)
+    }
+
+    async fn ask(client: &Client) -> Result<String, JobError> {
+        let request = http::Request::get("/version").body(Vec::new()).unwrap();
+        let answer = client.request_text(request).await;
+        answer.map_err(|error| JobError::from(KubeError::request("ask", error)))
+    }
+
+    async fn fails(answer: &'static str, again: Again, text: &str) {
+        let (client, mut requests) = server(answer).await;
+        let error = ask(&client).await.unwrap_err();
+        assert_eq!(error.again, again, "{error}");
+        assert!(error.to_string().contains(text), "{error}");
+        // Whether to ask again is the engine's business.
+        requests.recv().await.unwrap();
+        assert!(requests.try_recv().is_err(), "it was asked twice");
+    }
+
+    #[tokio::test]
+    async fn a_request_carries_the_token_and_brings_the_answer() {
+        let (client, mut requests) =
+            server("HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nfine").await;
+        assert_eq!(ask(&client).await.unwrap(), "fine");
+        let request = requests.recv().await.unwrap();
+        assert!(
+            request.starts_with("GET /version HTTP/1.1\r\n"),
+            "{request}"
+        );
+        assert!(
+            request.contains("authorization: Bearer hunter2\r\n"),
+            "{request}"
+        );
+    }
+
+    #[tokio::test]
+    async fn a_busy_server_says_when_to_come_back_and_is_not_asked_before() {
+        let in_seven = Again::Retry {
+            after: Some(Duration::from_secs(7)),
+        };
+        fails(
+            "HTTP/1.1 429 Too Many Requests\r\nRetry-After: 7\r\ncontent-length: 17\r\n\r\nToo many requests",
+            in_seven.clone(),
+            "busy (429): Too many requests",
+        )
+        .await;
+        fails(
+            "HTTP/1.1 503 Service Unavailable\r\nRetry-After: 7\r\ncontent-length: 23\r\n\r\n{\"message\":\"not ready\"}",
+            in_seven,
+            "busy (503): not ready",
+        )
+        .await;
+        // Without a time the engine chooses one.
+        fails(
+            "HTTP/1.1 503 Service Unavailable\r\ncontent-length: 4\r\n\r\nbusy",
+            Again::Retry { after: None },
+            "not able to (503)",
+        )
+        .await;
+    }
+
+    #[tokio::test]
+    async fn an_answer_that_breaks_off_is_none() {
+        let later = Again::Retry { after: None };
+        fails("", later.clone(), "ask: ").await;
+        fails(
+            "HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nhalf",
+            later,
+            "ask: ",
+        )
+        .await;
+    }
 }

@@ -263,7 +263,7 @@ metadata: {name: another, namespace: flux-system}
             );
             assert!(!error.contains("hunter2"), "{error}");
         };
-        check("a: [hunter2", "not valid YAML");
+        check("a: 'hunter2", "not valid YAML");
         check(
             "kind: Secret\ndata: hunter2",
             "document 1 has no `apiVersion`",

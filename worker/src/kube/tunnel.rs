@@ -63,8 +63,9 @@ pub(super) struct Candidate {
 }
 
 impl Tunnels {
-    /// Through `masters`, to the port of the kubeconfig or else kubeadm's.
-    pub(super) fn new(masters: Arc<dyn Masters>, port: u16) -> Self {
+    /// Through `masters`, beginning with the one at `first`, to the port of the kubeconfig or else
+    /// kubeadm's.
+    pub(super) fn new(masters: Arc<dyn Masters>, first: usize, port: u16) -> Self {
         let mut ports = vec![port];
         if port != API_PORT {
             ports.push(API_PORT);
@@ -72,7 +73,7 @@ impl Tunnels {
         Self {
             masters,
             ports,
-            first: AtomicUsize::new(0),
+            first: AtomicUsize::new(first),
         }
     }
 
@@ -140,8 +141,8 @@ impl Tunnels {
     }
 }
 
-/// The administrator's kubeconfig, from the first master that has it.
-pub async fn fetch(masters: &dyn Masters) -> Result<Kubeconfig, JobError> {
+/// The administrator's kubeconfig, from the first master that has it, and that master's place.
+pub(super) async fn fetch(masters: &dyn Masters) -> Result<(Kubeconfig, usize), JobError> {
     let mut last = JobError::fatal("fetch the kubeconfig: the cluster has no master");
     for (place, name) in masters.names().iter().enumerate() {
         let ssh = match masters.ssh(place).await {
@@ -153,7 +154,7 @@ pub async fn fetch(masters: &dyn Masters) -> Result<Kubeconfig, JobError> {
             }
         };
         match Kubeconfig::fetch(&ssh).await {
-            Ok(config) => return Ok(config),
+            Ok(config) => return Ok((config, place)),
             // It may be there on a master that joined earlier.
             Err(KubeconfigError::Fetch(error))
                 if error.is_unreachable() || error.is_command_failure() =>
