@@ -25,6 +25,22 @@ use worker::world::{Entrance, World};
 
 const DEADLINE: Duration = Duration::from_secs(60);
 
+/// Carries a host's port 6443 to the port in `$1`.
+const RELAY: &str = r#"setsid python3 -c '
+import asyncio, sys
+async def carry(source, sink):
+    while data := await source.read(65536):
+        sink.write(data)
+        await sink.drain()
+    sink.close()
+async def serve(source, sink):
+    theirs, ours = await asyncio.open_connection("127.0.0.1", int(sys.argv[1]))
+    await asyncio.gather(carry(source, ours), carry(theirs, sink))
+async def main():
+    async with await asyncio.start_server(serve, "127.0.0.1", 6443) as server:
+        await server.serve_forever()
+asyncio.run(main())' "$1""#;
+
 /// A bastion and two masters, as workers have them in their records.
 struct Scene {
     api: KubeApi,
@@ -239,6 +255,25 @@ async fn heavy_the_api_is_asked_through_any_master_that_answers() {
     assert!(matches!(again, Again::Retry { .. }), "{text}");
     scene.api.restart_api().await.unwrap();
     answers(&objects).await;
+
+    // A master whose own API server is down leads to nothing; the other one does.
+    let m1 = scene.ssh("m1").await;
+    m1.run_ok(&["ip", "link", "set", "lo", "down"])
+        .await
+        .unwrap();
+    scene.objects().await.get(&map()).await.unwrap().unwrap();
+    objects.get(&map()).await.unwrap().unwrap();
+
+    // The kubeconfig names a load balancer; on the masters the API has kubeadm's port.
+    let m2 = scene.ssh("m2").await;
+    let relay = format!("{RELAY} </dev/null >/dev/null 2>&1 &");
+    let port = scene.api.port().to_string();
+    m2.run_ok(&["sh", "-c", &relay, "sh", &port]).await.unwrap();
+    let elsewhere = scene.api.admin_conf().unwrap();
+    let elsewhere = elsewhere.replace(&scene.api.server(), "https://203.0.113.9:1");
+    let elsewhere = Kubeconfig::parse(&elsewhere, "a test").unwrap();
+    let masters = scene.world().masters(scene.entrance(), scene.masters());
+    answers(&Objects::new(through_masters(&elsewhere, masters).unwrap())).await;
 
     // A master that is gone is passed over; the one that is left is enough.
     scene.hosts.destroy("m1").await.unwrap();
