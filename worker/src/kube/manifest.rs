@@ -263,10 +263,11 @@ metadata: {name: another, namespace: flux-system}
             );
             assert!(!error.contains("hunter2"), "{error}");
         };
-        check("a: 'hunter2", "not valid YAML");
+        check("a: 'hunter2", "not valid YAML at line");
+        check("a: [hunter2", "not valid YAML at line");
         check(
             "kind: Secret\ndata: hunter2",
-            "document 1 has no `apiVersion`",
+            "document 1 has no usable `apiVersion`",
         );
         check(
             "apiVersion: v1\nkind: Namespace\nmetadata: {name: a}\n---\napiVersion: v1\nmetadata: {name: hunter2}",
