@@ -203,7 +203,7 @@ pub(crate) fn plan(plan: &Plan) -> String {
             .iter()
             .filter_map(|need| wave_of.get(need))
             .max()
-            .map_or(0, |n| n + 1);
+            .map_or(0, |n: &usize| n + 1);
         wave_of.insert(&job.name, wave);
         if waves.len() <= wave {
             waves.resize(wave + 1, Vec::new());

@@ -9,6 +9,7 @@ pub mod engine;
 #[cfg(test)]
 mod fuzz;
 pub mod jobs;
+pub mod kube;
 pub mod net;
 pub mod pgbackrest;
 mod run;

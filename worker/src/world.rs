@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use async_trait::async_trait;
 use jobs::record::{LoadBalancerRecord, NodeRecord};
 use jobs::secrets::Identity;
 use jobs::spec::Role;
@@ -16,6 +17,7 @@ use tokio::sync::Mutex;
 use crate::cloud::clo::{Clo, CloError, Settle};
 use crate::cluster::Cluster;
 use crate::engine::{Ctx, JobError};
+use crate::kube::{Masters, Objects, administrator};
 use crate::net::Dialer;
 use crate::ssh::keys::{KeyError, parse_public_key};
 use crate::ssh::{Ssh, SshError, SshTarget};
@@ -83,19 +85,22 @@ impl World {
     /// Logs in to a node of the job's cluster, by way of the bastion unless we are on it.
     pub async fn ssh(&self, ctx: &Ctx, node: &NodeRecord) -> Result<Ssh, JobError> {
         if self.access == Access::Direct {
-            let target = self.target(node, &node.internal.ip.to_string(), 22)?;
-            return self.connect(node, &target, None).await;
+            return self.ssh_inside(node).await;
         }
         let nodes = ctx.spec().nodes();
-        let Some(bastion) = nodes.iter().find(|n| n.role == Role::Bastion) else {
-            let text = "the spec has no bastion to come in through; run the worker inside, with --ssh-access direct";
-            return Err(JobError::fatal(text));
-        };
+        let bastion = nodes.iter().find(|n| n.role == Role::Bastion);
+        let bastion = bastion.ok_or_else(no_bastion)?;
         let cluster = Cluster::of(ctx);
         let missing = || JobError::retry("the bastion is not provisioned yet");
         let bastion = cluster.node(&bastion.name).await?.ok_or_else(missing)?;
         self.ssh_to(node, &bastion, cluster.load_balancer().await?.as_ref())
             .await
+    }
+
+    /// Logs in to a node by its private address.
+    async fn ssh_inside(&self, node: &NodeRecord) -> Result<Ssh, JobError> {
+        let target = self.target(node, &node.internal.ip.to_string(), 22)?;
+        self.connect(node, &target, None).await
     }
 
     /// Logs in to a node through a bastion. Connections are kept and shared; one that broke is made
@@ -114,6 +119,37 @@ impl World {
         }
         let target = self.target(node, &node.internal.ip.to_string(), 22)?;
         self.connect(node, &target, Some(&through)).await
+    }
+
+    /// The objects of the job's cluster, with the administrator's rights, through its masters.
+    pub async fn kube(&self, ctx: &Ctx) -> Result<Objects, JobError> {
+        let cluster = Cluster::of(ctx);
+        let nodes = ctx.spec().nodes();
+        let mut masters = Vec::new();
+        for node in nodes.iter().filter(|node| node.role == Role::Master) {
+            masters.push(cluster.provisioned(&node.name).await?);
+        }
+        let entrance = match self.access {
+            Access::Direct => Entrance::Direct,
+            Access::Bastion => {
+                let bastion = nodes.iter().find(|n| n.role == Role::Bastion);
+                let bastion = bastion.ok_or_else(no_bastion)?;
+                let bastion = cluster.provisioned(&bastion.name).await?;
+                let lb = cluster.load_balancer().await?;
+                Entrance::Bastion(Box::new(bastion), lb)
+            }
+        };
+        let client = administrator(self.masters(entrance, masters)).await?;
+        Ok(Objects::new(client))
+    }
+
+    /// The masters of a cluster, as clients of their API ask them.
+    pub fn masters(&self, entrance: Entrance, nodes: Vec<NodeRecord>) -> Arc<dyn Masters> {
+        Arc::new(MastersOf {
+            world: self.clone(),
+            entrance,
+            nodes,
+        })
     }
 
     fn target(&self, node: &NodeRecord, host: &str, port: u16) -> Result<SshTarget, JobError> {
@@ -155,6 +191,46 @@ impl World {
         self.connections.lock().await.insert(name, made.clone());
         Ok(made)
     }
+}
+
+/// How the masters are come to, with what it takes.
+#[derive(Debug, Clone)]
+pub enum Entrance {
+    /// By their private addresses.
+    Direct,
+    /// Through the bastion, which may stand behind the load balancer.
+    Bastion(Box<NodeRecord>, Option<LoadBalancerRecord>),
+}
+
+#[derive(Debug)]
+struct MastersOf {
+    world: World,
+    entrance: Entrance,
+    nodes: Vec<NodeRecord>,
+}
+
+#[async_trait]
+impl Masters for MastersOf {
+    fn names(&self) -> Vec<String> {
+        self.nodes
+            .iter()
+            .map(|node| node.node.to_string())
+            .collect()
+    }
+
+    async fn ssh(&self, place: usize) -> Result<Ssh, JobError> {
+        let node = self.nodes.get(place);
+        let node = node.ok_or_else(|| JobError::fatal(format!("there is no master {place}")))?;
+        match &self.entrance {
+            Entrance::Direct => self.world.ssh_inside(node).await,
+            Entrance::Bastion(bastion, lb) => self.world.ssh_to(node, bastion, lb.as_ref()).await,
+        }
+    }
+}
+
+fn no_bastion() -> JobError {
+    let text = "the spec has no bastion to come in through; run the worker inside, with --ssh-access direct";
+    JobError::fatal(text)
 }
 
 /// Where the bastion is reached from outside.

@@ -2,6 +2,7 @@
 
 pub mod clo;
 pub mod hosts;
+pub mod kube_api;
 pub mod net;
 pub mod s3;
 pub mod say;

@@ -20,7 +20,7 @@ use tokio::sync::oneshot;
 
 /// A handle on the thread; dropping it ends the thread and with it every child it started.
 #[derive(Debug)]
-pub(super) struct Keeper {
+pub(crate) struct Keeper {
     requests: Mutex<Option<(mpsc::Sender<Request>, JoinHandle<()>)>>,
     /// The network namespace, while the thread lives.
     net: PathBuf,
@@ -33,7 +33,7 @@ enum Request {
 
 impl Keeper {
     /// Starts the thread, in a new network namespace if one is wanted.
-    pub(super) fn start(name: &str, own_network: bool) -> io::Result<Keeper> {
+    pub(crate) fn start(name: &str, own_network: bool) -> io::Result<Keeper> {
         let (requests, inbox) = mpsc::channel();
         let (ready, started) = mpsc::channel();
         let thread = std::thread::Builder::new()
@@ -72,7 +72,7 @@ impl Keeper {
     }
 
     /// Starts a command in the lab's network, as a child of the thread.
-    pub(super) async fn spawn(&self, command: Command) -> io::Result<Child> {
+    pub(crate) async fn spawn(&self, command: Command) -> io::Result<Child> {
         let (reply, answer) = oneshot::channel();
         self.send(Request::Spawn(Box::new(command), Handle::current(), reply))?;
         answer.await.map_err(|_| gone())?

@@ -12,12 +12,12 @@ mod base;
 mod cgroup;
 mod disk;
 mod host;
-mod keeper;
+pub(crate) mod keeper;
 mod lab;
 mod loan;
 mod lock;
 mod probe;
-mod tool;
+pub(crate) mod tool;
 mod user_data;
 
 use std::collections::BTreeMap;

@@ -50,7 +50,7 @@ pub(super) async fn finish(
 }
 
 /// The beginning of a command that dies with the thread that starts it, and so with us.
-pub(super) fn bound_to_us() -> Command {
+pub(crate) fn bound_to_us() -> Command {
     let mut command = Command::new("setpriv");
     command
         .args(["--pdeathsig", "KILL", "--"])
