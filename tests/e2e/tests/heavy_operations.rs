@@ -62,8 +62,9 @@ load_balancer:"
         );
         let spec = e2e::lab::small("test")
             .replacen("load_balancer:", &section, 1)
-            .replacen("{ 1: true }", masters, 1)
-            .replacen("{ 1: true }", caches, 1);
+            .replacen("{ 1: true }", "MASTERS", 1)
+            .replacen("{ 1: true }", caches, 1)
+            .replacen("MASTERS", masters, 1);
         let mut workers = site.workers(&[])?;
         workers.set("REKINDLE_RUNNER", stripped.to_str());
         workers.spawn()?;
@@ -154,7 +155,7 @@ fn remove(node: &str, dead: bool) -> Job {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn heavy_nodes_leave_kubernetes_unless_that_would_break_it() -> anyhow::Result<()> {
+async fn heavy_flaw_49_nodes_leave_kubernetes_unless_that_would_break_it() -> anyhow::Result<()> {
     let scene = Scene::new("{ 1: true, 2: true, 3: true }", "{ 1: true, 2: true }").await?;
 
     // Nothing is started for what must stay.
@@ -251,7 +252,7 @@ fn grant(name: &str, key: &str, sudo: bool) -> Job {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn heavy_people_get_access_and_lose_it() -> anyhow::Result<()> {
+async fn heavy_flaw_56_people_get_access_and_lose_it() -> anyhow::Result<()> {
     let scene = Scene::new("{ 1: true }", "{ 1: true }").await?;
     scene
         .says("test-cache-1", "useradd --create-home bob && passwd -d bob")
@@ -454,7 +455,7 @@ fn well(record: &JobRecord) -> anyhow::Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn heavy_updates_roll_from_node_to_node() -> anyhow::Result<()> {
+async fn heavy_flaw_74_updates_roll_from_node_to_node() -> anyhow::Result<()> {
     let scene = Scene::new("{ 1: true }", "{ 1: true, 2: true }").await?;
     let (master, first, second) = ("test-master-1", "test-cache-1", "test-cache-2");
     scene.packages(first, true).await?;
