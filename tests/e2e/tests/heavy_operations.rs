@@ -137,7 +137,7 @@ load_balancer:"
         Ok(said.text().trim().to_owned())
     }
 
-    async fn stop(mut self) -> anyhow::Result<()> {
+    async fn stop(self) -> anyhow::Result<()> {
         self.workers.stop().await?;
         self.site.stop().await
     }
