@@ -11,7 +11,7 @@ pub mod container;
 mod digest;
 mod exit;
 pub mod image;
-mod oci;
+pub mod oci;
 mod out;
 pub mod run;
 mod sys;
