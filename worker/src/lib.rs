@@ -10,6 +10,7 @@ pub mod engine;
 mod fuzz;
 pub mod jobs;
 pub mod net;
+pub mod registries;
 mod run;
 pub mod ssh;
 pub mod telemetry;

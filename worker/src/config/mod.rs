@@ -6,6 +6,7 @@
 mod cloud;
 mod hosts;
 mod queue;
+mod registries;
 mod secret;
 mod store;
 mod world;
@@ -13,6 +14,7 @@ mod world;
 pub use cloud::CloudArgs;
 pub use hosts::HostArgs;
 pub use queue::QueueArgs;
+pub use registries::RegistryArgs;
 pub use store::StoreArgs;
 pub use world::WorldArgs;
 

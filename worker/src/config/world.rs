@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::{CloudArgs, HostArgs, SettingError};
+use super::{CloudArgs, HostArgs, RegistryArgs, SettingError};
 use crate::world::World;
 
 /// What jobs work on.
@@ -16,6 +16,9 @@ pub struct WorldArgs {
     /// The hosts.
     #[command(flatten)]
     pub hosts: HostArgs,
+    /// The registries that images are mirrored from.
+    #[command(flatten)]
+    pub registries: RegistryArgs,
     /// Longest time in milliseconds between two looks at something that is being built
     #[arg(long, env = "REKINDLE_POLL_MS", value_name = "MS", hide = true)]
     poll_ms: Option<u64>,
@@ -32,6 +35,7 @@ impl WorldArgs {
         world.dialer = dialer;
         world.ssh_key = ssh_key;
         world.access = hosts.access();
+        world.registries = self.registries.registries()?;
         world.poll = self.poll_ms.map(Duration::from_millis);
         if let Some(poll) = world.poll {
             world.settle.every = poll;

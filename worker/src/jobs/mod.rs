@@ -6,6 +6,7 @@
 pub mod demo;
 pub mod kubespray;
 pub mod load_balancer;
+pub mod mirror_images;
 pub mod mount;
 pub mod permissions;
 pub mod provision;
@@ -52,6 +53,7 @@ pub fn run<'a>(ctx: &'a Ctx, job: &'a Job) -> BoxFuture<'a, Result<Proven, JobEr
             Job::Reachability(on) => reachability::run(ctx, on).await,
             Job::Mount(on) => mount::run(ctx, on).await,
             Job::Permissions(on) => permissions::run(ctx, on).await,
+            Job::MirrorImages(images) => mirror_images::run(ctx, images).await,
             Job::Kubespray => kubespray::run(ctx).await,
             Job::Report => report::run(ctx).await,
             Job::Demo(demo) => demo::run(ctx, demo).await,
@@ -70,6 +72,7 @@ pub fn steps(job: &Job) -> &'static [&'static str] {
         Job::Reachability(_) => reachability::STEPS,
         Job::Mount(_) => mount::STEPS,
         Job::Permissions(_) => permissions::STEPS,
+        Job::MirrorImages(_) => mirror_images::STEPS,
         Job::Kubespray => kubespray::STEPS,
         Job::Report => report::STEPS,
         Job::Demo(_) => demo::STEPS,
@@ -79,7 +82,7 @@ pub fn steps(job: &Job) -> &'static [&'static str] {
 #[cfg(test)]
 mod tests {
     use jobs::ids::NodeName;
-    use jobs::message::{Demo, OnNode};
+    use jobs::message::{Demo, MirrorImages, OnNode};
 
     use super::*;
 
@@ -98,12 +101,18 @@ mod tests {
             child: false,
             node: None,
         };
+        let images = MirrorImages {
+            images: "0a".repeat(32),
+            platforms: vec![],
+            read_all: false,
+        };
         let all = [
             Job::Provision(on.clone()),
             Job::LoadBalancer,
             Job::Reachability(on.clone()),
             Job::Mount(on.clone()),
             Job::Permissions(on),
+            Job::MirrorImages(images),
             Job::Kubespray,
             Job::Report,
             Job::Demo(demo),
