@@ -3,7 +3,9 @@
 //! A new kind is a variant of [`Job`], a file here, and its lines in [`run`] and [`steps`]; the
 //! compiler lists the places.
 
+mod ansible;
 pub mod demo;
+mod kubernetes;
 pub mod kubespray;
 pub mod load_balancer;
 pub mod mirror_images;

@@ -78,7 +78,7 @@ struct Seen {
 ///
 /// # Errors
 /// When the answer is no list of nodes.
-pub(super) fn compare(
+pub(in crate::jobs) fn compare(
     kubernetes: &Kubernetes,
     wanted: &[Node],
     answer: &[u8],
@@ -114,7 +114,7 @@ pub(super) fn compare(
 }
 
 /// What of a proof does not hold, in a few words.
-pub(super) fn missing(proof: &Proof) -> String {
+pub(in crate::jobs) fn missing(proof: &Proof) -> String {
     let nodes = |value: &serde_json::Value| value["nodes"].as_object().cloned().unwrap_or_default();
     let observed = nodes(&proof.observed);
     let wrong = nodes(&proof.expected)
