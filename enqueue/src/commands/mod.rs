@@ -6,6 +6,7 @@ mod completions;
 mod doctor;
 mod flags;
 mod list;
+mod mirror_images;
 mod pause;
 mod plan;
 mod purge;
@@ -32,6 +33,7 @@ pub(crate) async fn run(command: &Command, out: &mut Out) -> Result<ExitCode, Cl
         Command::Reachability(args) => single::on_nodes("reachability", args, out).await,
         Command::Mount(args) => single::on_nodes("mount", args, out).await,
         Command::Permissions(args) => single::on_nodes("permissions", args, out).await,
+        Command::MirrorImages(args) => mirror_images::run(args, out).await,
         Command::Kubespray(args) => single::of_cluster("kubespray", args, out).await,
         Command::Report(args) => single::of_cluster("report", args, out).await,
         Command::Demo(args) => single::demo(args, out).await,

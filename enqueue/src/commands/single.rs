@@ -78,7 +78,7 @@ pub(crate) async fn demo(args: &DemoJob, out: &mut Out) -> Result<ExitCode, CliE
     post(&store, "demo", single, spec, given, plan, out).await
 }
 
-async fn post(
+pub(super) async fn post(
     store: &Store,
     kind: &str,
     args: &Single,
@@ -100,7 +100,7 @@ async fn post(
 }
 
 /// The spec to work with; and whether it was given now.
-async fn spec(store: &Store, args: &Single) -> Result<(Spec, bool), CliError> {
+pub(super) async fn spec(store: &Store, args: &Single) -> Result<(Spec, bool), CliError> {
     let cluster = &args.cluster.name;
     applied(store, args).await?.ok_or_else(|| {
         CliError::failed(format!("the bucket knows no spec of cluster `{cluster}`"))

@@ -128,13 +128,22 @@ fn needed(kubernetes: &Kubernetes) -> Vec<Needed> {
             path,
         ));
     }
-    if on("metrics_server_enabled", false) {
+    // Rekindle's own inventory switches these two on.
+    if on("metrics_server_enabled", true) {
         let own = Some("metrics_server_image_repo");
         all.push(any(
-            "metrics-server",
+            "metrics-server (metrics_server_enabled)",
             own,
             KUBE,
             "metrics-server/metrics-server",
+        ));
+    }
+    if on("local_volume_provisioner_enabled", true) {
+        all.push(any(
+            "local volumes (local_volume_provisioner_enabled)",
+            Some("local_volume_provisioner_image_repo"),
+            KUBE,
+            "sig-storage/local-volume-provisioner",
         ));
     }
     // Workers reach the masters by a proxy of their own, unless the spec's variables name a load balancer.
@@ -242,6 +251,8 @@ registry.k8s.io/pause:3.10
 registry.k8s.io/coredns/coredns:v1.12.0
 registry.k8s.io/dns/k8s-dns-node-cache:1.25.0
 registry.k8s.io/cpa/cluster-proportional-autoscaler:v1.8.8
+registry.k8s.io/metrics-server/metrics-server:v0.8.0
+registry.k8s.io/sig-storage/local-volume-provisioner:v2.5.0
 docker.io/library/nginx:1.28.0-alpine
 quay.io/calico/node:v3.30.5
 quay.io/calico/cni:v3.30.5
@@ -338,23 +349,22 @@ quay.io/calico/kube-controllers:v3.30.5
             ),
             &[],
         );
-        let less = json!({"enable_nodelocaldns": false, "enable_dns_autoscaler": false, "loadbalancer_apiserver_localhost": false});
+        let less = json!({"enable_nodelocaldns": false, "enable_dns_autoscaler": false, "metrics_server_enabled": false, "local_volume_provisioner_enabled": false, "loadbalancer_apiserver_localhost": false});
         let bare: String = LIST
             .lines()
             .filter(|line| {
-                ["/dns/", "/cpa/", "nginx"]
+                ["/dns/", "/cpa/", "nginx", "metrics", "local-volume"]
                     .iter()
                     .all(|part| !line.contains(part))
             })
             .map(|line| format!("{line}\n"))
             .collect();
         check(&bare, &kubernetes(NetworkPlugin::Calico, less), &[]);
-        let more =
-            json!({"metrics_server_enabled": true, "loadbalancer_apiserver_type": "haproxy"});
+        let more = json!({"loadbalancer_apiserver_type": "haproxy"});
         check(
             LIST,
             &kubernetes(NetworkPlugin::Calico, more),
-            &["metrics-server", "library/haproxy"],
+            &["library/haproxy"],
         );
     }
 

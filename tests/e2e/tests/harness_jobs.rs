@@ -25,6 +25,7 @@ kinds! {
     reachability: "reachability",
     mount: "mount",
     permissions: "permissions",
+    mirror_images: "mirror-images",
     kubespray: "kubespray",
     report: "report",
     demo: "demo",

@@ -3,6 +3,7 @@
 pub mod clo;
 pub mod hosts;
 pub mod net;
+pub mod registry;
 pub mod s3;
 pub mod say;
 pub mod world;

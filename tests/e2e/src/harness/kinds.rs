@@ -5,12 +5,24 @@
 use std::collections::BTreeMap;
 
 use jobs::ids::{JobName, NodeName};
-use jobs::message::{Demo, Job, OnNode};
+use jobs::images::Platform;
+use jobs::message::{Demo, Job, MirrorImages, OnNode};
 use jobs::plan::PlannedJob;
 use jobs::record::{JobRecord, StepRecord};
 
 /// What stands for the image that Kubespray is in; SPEC has its digest.
 pub const IMAGE: &[u8] = b"an image with Kubespray in it";
+
+/// The images that are mirrored: what the Kubernetes of SPEC needs.
+pub const IMAGES: &str = "registry.k8s.io/kube-apiserver:v1.33.7
+registry.k8s.io/kube-controller-manager:v1.33.7
+registry.k8s.io/kube-scheduler:v1.33.7
+registry.k8s.io/kube-proxy:v1.33.7
+registry.k8s.io/pause:3.10
+registry.k8s.io/coredns/coredns:v1.12.0
+quay.io/calico/node:v3.30.5
+quay.io/calico/cni:v3.30.5
+";
 
 /// A node with data disks, a master, and the bastion in front of them.
 pub const SPEC: &str = "version: 1
@@ -23,6 +35,13 @@ kubernetes:
   version: \"1.33.7\"
   kubespray: \"2.29.1\"
   image: { digest: \"sha256:9c6976b9a9563ca14b8dfbd253b6d6d15c7264c6ad0bdb670407cd651e2ebb4d\", key: kubespray }
+  network: { policies: false }
+  extra_vars:
+    enable_nodelocaldns: false
+    enable_dns_autoscaler: false
+    metrics_server_enabled: false
+    local_volume_provisioner_enabled: false
+    loadbalancer_apiserver_localhost: false
 groups:
   - prefix: cache
     role: worker
@@ -94,6 +113,11 @@ pub fn every_kind() -> Vec<Job> {
         Job::Reachability(on("demo-cache-1")),
         Job::Mount(on("demo-cache-1")),
         Job::Permissions(on("demo-cache-1")),
+        Job::MirrorImages(MirrorImages {
+            images: jobs::digest(IMAGES.as_bytes()),
+            platforms: vec![Platform::default()],
+            read_all: true,
+        }),
         Job::Kubespray,
         Job::Report,
         demo("tried", 4),
@@ -113,7 +137,7 @@ fn before(job: &Job) -> Vec<Job> {
         ]
     };
     match job {
-        Job::Provision(_) | Job::Demo(_) => Vec::new(),
+        Job::Provision(_) | Job::MirrorImages(_) | Job::Demo(_) => Vec::new(),
         Job::LoadBalancer => vec![Job::Provision(on("demo-bastion-1"))],
         Job::Reachability(_) | Job::Mount(_) => reachable(),
         Job::Permissions(on) => {

@@ -14,7 +14,8 @@ mod registry;
 use std::collections::BTreeSet;
 
 use bytes::Bytes;
-use futures::{StreamExt, TryStreamExt, stream};
+use futures::future::BoxFuture;
+use futures::{FutureExt, StreamExt, TryStreamExt, stream};
 use jobs::images::{Bundle, List, Mirrored, Reference, missing};
 use jobs::keys;
 use jobs::message::MirrorImages;
@@ -57,51 +58,34 @@ pub async fn run(ctx: &Ctx, job: &MirrorImages) -> Result<Proven, JobError> {
     let images: Vec<Reference> = ctx.step("list", || read(ctx, job)).await?;
 
     // All of them, before anything is made of one: whatever happens then, it is these.
-    let resolving = images.iter().map(|image| async move {
-        let step = ("resolve", key(image));
-        let resolve = || async { Reader::new(ctx, image)?.resolve().await };
-        let digest: String = ctx.step(step, resolve).await?;
-        Ok::<_, JobError>((image, digest))
-    });
-    let resolved: Vec<(&Reference, String)> = stream::iter(resolving)
-        .buffered(QUESTIONS)
-        .try_collect()
-        .await?;
+    let resolving = images.iter().map(|image| resolve(ctx, image).boxed());
+    let digests: Vec<String> = together(resolving.collect(), QUESTIONS).await?;
+    let images: Vec<(Reference, String)> = images.into_iter().zip(digests).collect();
 
-    let describing = resolved.iter().map(|(image, digest)| async move {
-        let known: Known = ctx
-            .step(("image", key(image)), || describe(ctx, job, image, digest))
-            .await?;
-        Ok::<_, JobError>((*image, digest, known))
-    });
-    let known: Vec<(&Reference, &String, Known)> = stream::iter(describing)
-        .buffered(QUESTIONS)
-        .try_collect()
-        .await?;
+    let describing = images.iter().map(|image| describe(ctx, job, image).boxed());
+    let known: Vec<Known> = together(describing.collect(), QUESTIONS).await?;
 
     // What several images share comes once, from the first of them.
     let mut seen = BTreeSet::new();
-    let layers = known
-        .iter()
-        .flat_map(|(image, _, known)| known.layers.iter().map(move |layer| (*image, layer)));
-    let layers: Vec<(&Reference, &Layer)> = layers
-        .filter(|(_, layer)| seen.insert(&layer.digest))
-        .collect();
-    let copying = layers.into_iter().map(|(image, layer)| async move {
-        ctx.step(("layer", &layer.digest), || copy(ctx, image, layer))
-            .await
-    });
-    stream::iter(copying)
-        .buffer_unordered(LAYERS)
-        .try_collect::<Vec<u64>>()
-        .await?;
+    let mut copying = Vec::new();
+    for ((image, _), known) in images.iter().zip(&known) {
+        for layer in &known.layers {
+            if seen.insert(&layer.digest) {
+                copying.push(copy(ctx, image, layer).boxed());
+            }
+        }
+    }
+    together(copying, LAYERS).await?;
 
-    let images = known.iter().map(|(image, digest, known)| Mirrored {
-        reference: (*image).clone(),
-        media_type: known.media_type.clone(),
-        digest: (*digest).clone(),
-        size: known.size,
-    });
+    let images = images
+        .into_iter()
+        .zip(known)
+        .map(|((reference, digest), known)| Mirrored {
+            reference,
+            media_type: known.media_type,
+            digest,
+            size: known.size,
+        });
     let bundle = Bundle::new(job.platforms.clone(), images.collect());
     let digest: String = ctx.step("bundle", || publish(ctx, &bundle)).await?;
     ctx.prove("bundle", || {
@@ -136,8 +120,39 @@ pub(super) fn wrong(what: &str, problems: &[Problem]) -> JobError {
     JobError::fatal(format!("{what}: {}", all.join("; ")))
 }
 
-/// Puts an image's manifests and configurations into the bucket; says which layers it has.
+/// Does several things at a time; gives what came of them in their order.
+async fn together<T>(
+    things: Vec<BoxFuture<'_, Result<T, JobError>>>,
+    most: usize,
+) -> Result<Vec<T>, JobError> {
+    stream::iter(things).buffered(most).try_collect().await
+}
+
+/// The digest of an image, as it was when it was first asked for.
+async fn resolve(ctx: &Ctx, image: &Reference) -> Result<String, JobError> {
+    let ask = || async { Reader::new(ctx, image)?.resolve().await };
+    ctx.step(("resolve", key(image)), ask).await
+}
+
+/// What an image is made of. Its documents are in the bucket then.
 async fn describe(
+    ctx: &Ctx,
+    job: &MirrorImages,
+    (image, digest): &(Reference, String),
+) -> Result<Known, JobError> {
+    let step = ("image", key(image));
+    ctx.step(step, || put_documents(ctx, job, image, digest))
+        .await
+}
+
+/// A layer. Gives how many bytes came from the registry for it.
+async fn copy(ctx: &Ctx, image: &Reference, layer: &Layer) -> Result<u64, JobError> {
+    ctx.step(("layer", &layer.digest), || put_layer(ctx, image, layer))
+        .await
+}
+
+/// Puts an image's manifests and configurations into the bucket; says which layers it has.
+async fn put_documents(
     ctx: &Ctx,
     job: &MirrorImages,
     image: &Reference,
@@ -172,7 +187,7 @@ async fn describe(
 }
 
 /// Puts a layer into the bucket unless it is there; gives how many bytes came from the registry for it.
-async fn copy(ctx: &Ctx, image: &Reference, layer: &Layer) -> Result<u64, JobError> {
+async fn put_layer(ctx: &Ctx, image: &Reference, layer: &Layer) -> Result<u64, JobError> {
     let key = keys::image_blob(&layer.digest);
     if is_there(ctx, &key, layer.size).await? {
         return Ok(0);
