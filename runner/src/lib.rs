@@ -3,13 +3,14 @@
 //!
 //! `image` fetches, checks and keeps images, `oci` those of registries; `unpack` turns an archive that nobody trusts into a tree;
 //! `container` runs a program in one; `run` keeps it going when everybody has left. There is no async,
-//! and what enters namespaces does so from a single-threaded process.
+//! and what enters namespaces does so from a single-threaded process. `fetch` brings files that a container is given.
 
 mod cli;
 mod commands;
 pub mod container;
 mod digest;
 mod exit;
+pub mod fetch;
 pub mod image;
 pub mod oci;
 mod out;

@@ -26,6 +26,8 @@ use serde::{Deserialize, Serialize};
 use crate::engine::{Ctx, JobError, Proven};
 use registry::Reader;
 
+pub(super) use proof::blobs_of;
+
 /// The step names.
 pub const STEPS: &[&str] = &["list", "resolve", "image", "layer", "bundle", "prove"];
 
@@ -145,8 +147,8 @@ async fn describe(
         .await
 }
 
-/// A layer. Gives how many bytes came from the registry for it.
-async fn copy(ctx: &Ctx, image: &Reference, layer: &Layer) -> Result<u64, JobError> {
+/// A layer.
+async fn copy(ctx: &Ctx, image: &Reference, layer: &Layer) -> Result<(), JobError> {
     ctx.step(("layer", &layer.digest), || put_layer(ctx, image, layer))
         .await
 }
@@ -186,11 +188,11 @@ async fn put_documents(
     })
 }
 
-/// Puts a layer into the bucket unless it is there; gives how many bytes came from the registry for it.
-async fn put_layer(ctx: &Ctx, image: &Reference, layer: &Layer) -> Result<u64, JobError> {
+/// Puts a layer into the bucket unless it is there.
+async fn put_layer(ctx: &Ctx, image: &Reference, layer: &Layer) -> Result<(), JobError> {
     let key = keys::image_blob(&layer.digest);
     if is_there(ctx, &key, layer.size).await? {
-        return Ok(0);
+        return Ok(());
     }
     let file = Reader::new(ctx, image)?
         .fetch(&layer.digest, layer.size)
@@ -198,7 +200,7 @@ async fn put_layer(ctx: &Ctx, image: &Reference, layer: &Layer) -> Result<u64, J
     ctx.store().create_from(&key, &file).await?;
     // Whoever made it, also when the store's answer was about somebody else's.
     match is_there(ctx, &key, layer.size).await? {
-        true => Ok(layer.size),
+        true => Ok(()),
         false => Err(JobError::retry(format!(
             "`{key}` was put into the bucket and is not there"
         ))),

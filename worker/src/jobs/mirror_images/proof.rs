@@ -5,9 +5,9 @@
 //! digests, which is as good as drawn by lot, or all when that was asked for. A layer was verified before it went
 //! up, so what reading back can find is damage on the way to the store and in it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use jobs::images::Bundle;
+use jobs::images::{Bundle, Mirrored, Platform};
 use jobs::keys;
 use jobs::store::Store;
 use serde::Deserialize;
@@ -20,13 +20,13 @@ use crate::engine::{Ctx, JobError, Proof};
 /// Bytes of layers that a sample has, at least one layer.
 const SAMPLE: u64 = 64 << 20;
 
-/// What a bundle leads to.
+/// What images lead to.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(in crate::jobs) struct Blobs {
     /// Every blob by its 64 digits, with its length.
     pub(in crate::jobs) sizes: BTreeMap<String, u64>,
     /// Which of them are layers.
-    layers: Vec<String>,
+    layers: BTreeSet<String>,
 }
 
 #[derive(Debug, Clone, Deserialize)]
@@ -68,7 +68,12 @@ pub(super) async fn look(
         .ok_or_else(|| JobError::retry(format!("bundle {digest} has no index in the bucket")))?;
     let found = Bundle::parse(&index).map_err(JobError::retry)?;
 
-    let blobs = blobs_of(store, bundle).await?;
+    let mut blobs = Blobs::default();
+    for image in &bundle.images {
+        let more = blobs_of(store, image, &bundle.platforms).await?;
+        blobs.sizes.extend(more.sizes);
+        blobs.layers.extend(more.layers);
+    }
     let there = store.sizes(&keys::image_blob("")).await?;
     let mut wrong: Vec<Value> = Vec::new();
     for (digits, size) in &blobs.sizes {
@@ -108,48 +113,42 @@ pub(super) async fn look(
     })
 }
 
-/// Every blob of a bundle, by its documents in the bucket, which are read and verified. A document that is missing
-/// or not what its digest says is an error.
-pub(in crate::jobs) async fn blobs_of(store: &Store, bundle: &Bundle) -> Result<Blobs, JobError> {
+/// Every blob of an image of a bundle, by its documents in the bucket, which are read and verified. A document that
+/// is missing or not what its digest says is an error.
+pub(in crate::jobs) async fn blobs_of(
+    store: &Store,
+    image: &Mirrored,
+    platforms: &[Platform],
+) -> Result<Blobs, JobError> {
     let mut blobs = Blobs::default();
-    for image in &bundle.images {
-        let root = document(store, &image.digest, image.size, &mut blobs).await?;
-        let mut manifests = Vec::new();
-        if root.config.is_some() {
-            manifests.push(root);
-        } else {
-            for platform in &bundle.platforms {
-                let chosen = root
-                    .manifests
-                    .iter()
-                    .find(|descriptor| descriptor.is_for(platform.as_str()));
-                let chosen = chosen.ok_or_else(|| {
-                    JobError::fatal(format!(
-                        "`{}` in the bundle has nothing for {platform}",
-                        image.reference
-                    ))
-                })?;
-                manifests.push(document(store, &chosen.digest, chosen.size, &mut blobs).await?);
-            }
-        }
-        for manifest in manifests {
-            let missing = || {
-                JobError::fatal(format!(
-                    "`{}` in the bundle has no configuration",
+    let root = document(store, &image.digest, image.size, &mut blobs).await?;
+    let mut manifests = Vec::new();
+    if root.config.is_some() {
+        manifests.push(root);
+    } else {
+        for platform in platforms {
+            let mut all = root.manifests.iter();
+            let chosen = all.find(|descriptor| descriptor.is_for(platform.as_str()));
+            let none = || {
+                format!(
+                    "`{}` in the bundle has nothing for {platform}",
                     image.reference
-                ))
+                )
             };
-            let config = manifest.config.ok_or_else(missing)?;
-            read(store, &config.digest, config.size, &mut blobs).await?;
-            for layer in manifest.layers {
-                let digits = layer.digits()?;
-                blobs.layers.push(digits.clone());
-                blobs.sizes.insert(digits, layer.size);
-            }
+            let chosen = chosen.ok_or_else(|| JobError::fatal(none()))?;
+            manifests.push(document(store, &chosen.digest, chosen.size, &mut blobs).await?);
         }
     }
-    blobs.layers.sort();
-    blobs.layers.dedup();
+    for manifest in manifests {
+        let none = || format!("`{}` in the bundle has no configuration", image.reference);
+        let config = manifest.config.ok_or_else(|| JobError::fatal(none()))?;
+        read(store, &config.digest, config.size, &mut blobs).await?;
+        for layer in manifest.layers {
+            let digits = layer.digits()?;
+            blobs.layers.insert(digits.clone());
+            blobs.sizes.insert(digits, layer.size);
+        }
+    }
     Ok(blobs)
 }
 
