@@ -1,6 +1,7 @@
 //! Files from URLs into a folder, each with a digest: what a container is to be given that is too large to
 //! come with the order. A file appears under its name only when it is whole and right.
 
+use std::fmt;
 use std::fs::{self, File, Permissions};
 use std::io;
 use std::os::unix::fs::PermissionsExt;
@@ -24,6 +25,17 @@ pub struct Wanted {
     pub size: u64,
     /// Where it comes from. A secret where it is presigned.
     pub url: String,
+}
+
+/// Without the URL, which may be a secret.
+impl fmt::Debug for Wanted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Wanted")
+            .field("name", &self.name)
+            .field("digest", &self.digest)
+            .field("size", &self.size)
+            .finish_non_exhaustive()
+    }
 }
 
 /// What was done.

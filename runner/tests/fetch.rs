@@ -2,12 +2,6 @@
 #![allow(missing_docs, reason = "these are tests")]
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
-#[allow(
-    dead_code,
-    unreachable_pub,
-    missing_debug_implementations,
-    reason = "other tests need more of it"
-)]
 mod common;
 
 use std::fs;
@@ -90,8 +84,9 @@ fn what_is_not_as_it_must_be_gets_no_name() {
         (Answer::Other(wrong), 4, "its digest is"),
         (Answer::Other(vec![7; 99]), 4, "bytes long"),
         (Answer::Other(vec![7; OBJECT.len() + 1]), 4, "bytes long"),
-        (Answer::Status(403), 4, "403"),
-        (Answer::Status(307), 4, "redirects"),
+        // A presigned URL that has expired: another one will do.
+        (Answer::Status(403), 3, "403"),
+        (Answer::Status(307), 3, "redirects"),
     ] {
         let server = Server::start(OBJECT, &[answer]);
         let one = json!({"files": [order(&server, "b/one")]}).to_string();

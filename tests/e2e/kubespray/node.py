@@ -2,7 +2,7 @@
 """Stands for the programs of a Kubernetes node: an API server that knows nodes, a kubelet that reports
 its own every second, and the one call of kubectl that anybody makes.
 
-node.py start api IP | start kubelet | kubectl IP ... get nodes --output=json
+node.py start api IP | start kubelet | start containerd | kubectl IP ... get nodes --output=json
 """
 
 import json
@@ -73,6 +73,14 @@ def kubelet():
         time.sleep(2)
 
 
+def containerd():
+    # Its layers are on a tmpfs: the host's own disk may be an overlay, on which there can be no other.
+    config = "/run/containerd.toml"
+    with open(config, "w") as file:
+        file.write('version = 2\ndisabled_plugins = ["io.containerd.grpc.v1.cri"]\n')
+    os.execvp("containerd", ["containerd", "--config", config, "--root", "/run/containerd-root"])
+
+
 def kubectl(ip, args):
     if args[-3:] != ["get", "nodes", "--output=json"]:
         sys.exit(f"unknown command: {args}")
@@ -98,7 +106,7 @@ def start(role, *args):
     for number in range(3):
         os.dup2(null, number)
     os.closerange(3, 1024)
-    {"api": api, "kubelet": kubelet}[role](*args)
+    {"api": api, "kubelet": kubelet, "containerd": containerd}[role](*args)
 
 
 if __name__ == "__main__":
