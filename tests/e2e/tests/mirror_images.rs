@@ -22,6 +22,8 @@ struct Scene {
     registry: Registry,
     /// What the registry has of [`PAUSE`].
     pause: Pushed,
+    /// What stands for the runner's program.
+    program: tempfile::NamedTempFile,
 }
 
 impl Scene {
@@ -34,10 +36,13 @@ impl Scene {
             pause = (name == PAUSE).then_some(pushed).or(pause);
         }
         let pause = pause.context("it is among the images")?;
+        let program = tempfile::NamedTempFile::new()?;
+        std::fs::write(program.path(), "a program")?;
         Ok(Self {
             lab,
             registry,
             pause,
+            program,
         })
     }
 
@@ -225,7 +230,7 @@ async fn a_registry_that_stumbles_is_asked_again() -> anyhow::Result<()> {
         Fault::Status(500),
     );
     registry.fail(&own, Fault::Cut(100));
-    registry.fail(&own, Fault::Forget);
+    registry.fail(&own, Fault::Cut(0));
     // Another layer of the same length: only its digest tells.
     registry.fail(&base, Fault::Body(tar("base", b"another!")));
     let (bundle, _) = scene.mirrored(IMAGES).await?;
@@ -412,7 +417,7 @@ async fn install(scene: &Scene, spec: &str) -> anyhow::Result<(Worker, Begun)> {
         .s3
         .put_object("artifacts/kubespray", IMAGE);
     let mut world = scene.lab.world()?;
-    world.runner = Some(std::env::current_exe()?);
+    world.runner = Some(scene.program.path().to_owned());
     let worker = Worker::start(
         scene.lab.sandbox.store().await?,
         scene.lab.queue.clone(),

@@ -168,6 +168,7 @@ impl Scene {
         let machines = machines(&spec);
         let stage = Stage::new(&inventory::render(&spec.kubernetes.unwrap(), &machines).unwrap());
         let containerd = Containerd::start();
+        std::os::unix::fs::symlink(containerd.address(), stage.home.path().join("socket")).unwrap();
         let layout = stage.home.path().join("layout");
         let (one, one_blobs) = image(&layout, "registry.k8s.io/pause:3.10");
         let bound = format!(
@@ -201,25 +202,22 @@ impl Scene {
         }
     }
 
-    /// The playbook as it is, but for places of this machine.
-    fn here(&self, name: &str) -> String {
-        let at = |name: &str| self.stage.home.path().join(name).display().to_string();
+    /// The playbook as it is, but for places of this machine, which are below `root`.
+    fn here(&self, name: &str, root: &str) -> String {
         let text = fs::read_to_string(self.stage.home.path().join("in").join(name)).unwrap();
-        text.replace("/var/lib/rekindle/images", &at("node"))
-            .replace("/rekindle/images", &at("layout"))
-            .replace("/rekindle/out", &at("out"))
-            .replace(
-                "[ctr, ",
-                &format!("[ctr, --address, {}, ", self.containerd.address()),
-            )
+        text.replace("/var/lib/rekindle/images", &format!("{root}/node"))
+            .replace("/rekindle/images", &format!("{root}/layout"))
+            .replace("/rekindle/out", &format!("{root}/out"))
+            .replace("[ctr, ", &format!("[ctr, --address, {root}/socket, "))
     }
 
     fn play(&self) -> Ran {
         let home = self.stage.home.path();
-        fs::write(home.join("import-image.yml"), self.here("import-image.yml")).unwrap();
+        let tasks = self.here("import-image.yml", &home.display().to_string());
+        fs::write(home.join("import-image.yml"), tasks).unwrap();
         let vars = format!("@{}", home.join("in/images.json").display());
         let ran = self.stage.play(
-            &self.here("import-images.yml"),
+            &self.here("import-images.yml", "HOME"),
             &[
                 "--connection",
                 "local",
@@ -289,13 +287,9 @@ fn heavy_an_import_that_fails_fails_the_run() {
     let why = scene.play().verdict(&[NODE]).unwrap_err();
     assert!(why.contains("Pack it with its blobs"), "{why}");
     fs::write(&layer, whole).unwrap();
-    let missing = scene.containerd.images();
-    assert!(
-        missing.iter().all(|pair| !pair.contains("calico")),
-        "{missing:?}"
-    );
-    scene.play();
+    // The failed import has left the image's names, which must not count.
     assert_eq!(scene.containerd.images(), scene.pairs);
+    scene.imports(1);
 }
 
 #[test]

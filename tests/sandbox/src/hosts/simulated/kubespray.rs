@@ -358,11 +358,13 @@ fn go_on(world: &mut World, server: &str, run: &mut Run, play: &Play) -> Result<
             _ => None,
         }
     };
+    // Several commands are lines of a script; all have the same inventory.
     let argv: Vec<&str> = run.spec["argv"]
         .as_array()
         .into_iter()
         .flatten()
         .filter_map(Value::as_str)
+        .flat_map(str::split_whitespace)
         .collect();
     let at = argv.iter().position(|word| *word == "--inventory");
     let inventory = at
