@@ -106,7 +106,7 @@ fn imports(site: &Site, begun: &Begun) -> anyhow::Result<usize> {
     Ok(String::from_utf8(log)?.matches("TASK [Import it]").count())
 }
 
-async fn stop(mut workers: Workers, site: Site) -> anyhow::Result<()> {
+async fn stop(workers: Workers, site: Site) -> anyhow::Result<()> {
     workers.stop().await?;
     site.stop().await
 }
