@@ -6,6 +6,7 @@ use std::time::Duration;
 use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
 use jiff::SignedDuration;
 use jobs::ids::{ClusterName, JobName, NodeName, RecoveryId, StepKey};
+use jobs::images::Platform;
 use jobs::spec::Role;
 use jobs::user::UserName;
 
@@ -53,6 +54,8 @@ pub(crate) enum Command {
     Mount(OnNodes),
     /// Set owner, group and mode of some nodes' mount points
     Permissions(OnNodes),
+    /// Put container images into the bucket, for installs without their registries
+    MirrorImages(MirrorJob),
     /// Install Kubernetes with Kubespray, or bring it to what the spec says
     Kubespray(Single),
     /// Take one node out of Kubernetes with Kubespray; its machine stays
@@ -282,6 +285,25 @@ pub(crate) struct AddUser {
 }
 
 #[derive(Debug, Args)]
+pub(crate) struct MirrorJob {
+    /// The images: a full name with tag, digest or both a line, as Kubespray's contrib/offline lists them
+    #[arg(long, value_name = "FILE")]
+    pub(crate) images: PathBuf,
+    /// A platform to mirror; may be repeated
+    #[arg(
+        long = "platform",
+        value_name = "OS/ARCH",
+        default_value = "linux/amd64"
+    )]
+    pub(crate) platforms: Vec<Platform>,
+    /// Read every byte back in the proof, and not those of a sample
+    #[arg(long)]
+    pub(crate) read_all: bool,
+    #[command(flatten)]
+    pub(crate) single: Single,
+}
+
+#[derive(Debug, Args)]
 pub(crate) struct DemoJob {
     /// How many steps it has
     #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=100_000))]
@@ -327,6 +349,9 @@ pub(crate) struct Validate {
     /// The plan; checked against the spec when both are given
     #[arg(long, value_name = "FILE")]
     pub(crate) plan: Option<PathBuf>,
+    /// A list of images to mirror; checked against the spec's Kubernetes
+    #[arg(long, value_name = "FILE", requires = "spec")]
+    pub(crate) images: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]

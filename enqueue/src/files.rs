@@ -1,10 +1,11 @@
-//! Specs and plans as files, read and checked before anything else happens.
+//! Specs, plans and lists of images as files, read and checked before anything else happens.
 
 use std::path::Path;
 
 use jobs::ids::ClusterName;
+use jobs::images::{self, List};
 use jobs::plan::{DEFAULT_PLAN, Plan, PlanFile};
-use jobs::spec::ClusterSpec;
+use jobs::spec::{ClusterSpec, Problem};
 
 use crate::error::CliError;
 
@@ -57,6 +58,39 @@ pub(crate) fn plan_file(path: &Path) -> Result<PlanFile, CliError> {
         file: path.display().to_string(),
         problems,
     })
+}
+
+/// Reads a list of images; gives it as written when it can be read.
+pub(crate) fn images(path: &Path) -> Result<String, CliError> {
+    let text = read(path)?;
+    List::parse(&text).map_err(|problems| problems_of(path, problems))?;
+    Ok(text)
+}
+
+/// Checks that a list of images, as read, has what the Kubernetes of a spec needs.
+pub(crate) fn fits(path: &Path, text: &str, spec: &ClusterSpec) -> Result<usize, CliError> {
+    let list = List::parse(text).map_err(|problems| problems_of(path, problems))?;
+    let Some(kubernetes) = &spec.kubernetes else {
+        let why = format!(
+            "the spec of cluster `{}` has no `kubernetes` section",
+            spec.cluster
+        );
+        return Err(
+            CliError::usage(why).hint("images are checked against the Kubernetes of a spec")
+        );
+    };
+    let missing = images::missing(list.images(), kubernetes);
+    match missing.is_empty() {
+        true => Ok(list.images().len()),
+        false => Err(problems_of(path, missing)),
+    }
+}
+
+fn problems_of(path: &Path, problems: Vec<Problem>) -> CliError {
+    CliError::Problems {
+        file: path.display().to_string(),
+        problems,
+    }
 }
 
 pub(crate) fn read(path: &Path) -> Result<String, CliError> {

@@ -171,7 +171,8 @@ fn steps(text: &mut String, record: &JobRecord, now: Timestamp, fit: bool) {
                 took_ms(*ms),
                 span(now.duration_since(*at).as_millis()),
                 epoch.to_string(),
-                cut(&step.output.to_string(), 60),
+                // A digest is shown whole.
+                cut(&step.output.to_string(), 80),
             ]);
         }
         text.push('\n');

@@ -126,6 +126,18 @@ pub fn artifact(key: &str) -> String {
     format!("artifacts/{key}")
 }
 
+/// `artifacts/bundles/blobs/sha256/<digits>`: a manifest, configuration or layer of a mirrored image, shared by all
+/// bundles.
+pub fn image_blob(digits: &str) -> String {
+    format!("artifacts/bundles/blobs/sha256/{digits}")
+}
+
+/// `artifacts/bundles/<digits>/<file>`: `index.json` and `oci-layout` of one bundle, which make an OCI image layout
+/// together with the blobs.
+pub fn image_bundle(digits: &str, file: &str) -> String {
+    format!("artifacts/bundles/{digits}/{file}")
+}
+
 /// `inputs/<sha256>`
 pub fn input(digest: &str) -> String {
     format!("inputs/{digest}")

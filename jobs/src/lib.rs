@@ -1,11 +1,13 @@
 //! The contract of Rekindle.
 //!
 //! The model half does no I/O, reads no clock and knows no runtime: [`message`] (what travels
-//! through the queue), [`spec`] and [`plan`] (what people write), [`record`] (what is stored and
-//! how it may change), [`secrets`] (what is sealed), [`keys`] (where). The other half are the two ports, [`queue`] and [`store`].
+//! through the queue), [`spec`] and [`plan`] (what people write), [`images`] (what is mirrored),
+//! [`record`] (what is stored and how it may change), [`secrets`] (what is sealed), [`keys`] (where).
+//! The other half are the two ports, [`queue`] and [`store`].
 
 mod cut;
 pub mod ids;
+pub mod images;
 pub mod keys;
 pub mod message;
 pub mod plan;

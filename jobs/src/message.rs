@@ -4,11 +4,13 @@
 //! payload for people who look into the broker. Decoding is in stages, so that each kind of bad
 //! input gets an error of its own and ends in the dead queue with its reason.
 
-use serde::{Deserialize, Serialize};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 
 use crate::cut::cut;
 use crate::ids::{ClusterName, JobName, NodeName, RecoveryId};
+use crate::images::{Platform, is_sha256};
 use crate::user::{PublicKey, UserName};
 
 /// The message schema this build writes. Newer ones are kept, not guessed at.
@@ -49,6 +51,8 @@ pub enum Job {
     Mount(OnNode),
     /// Sets owner, group and mode of one node's mount points.
     Permissions(OnNode),
+    /// Puts container images into the bucket, for installs without the registries.
+    MirrorImages(MirrorImages),
     /// Installs Kubernetes on the cluster's nodes, by Kubespray on the bastion.
     Kubespray,
     /// Takes one node out of Kubernetes, by Kubespray on the bastion.
@@ -119,6 +123,37 @@ pub enum Access {
     Revoke,
 }
 
+/// Which images are mirrored.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MirrorImages {
+    /// Digest of the list of images below `inputs/`: 64 digits.
+    #[serde(deserialize_with = "digits")]
+    pub images: String,
+    /// For which platforms.
+    #[serde(default = "usual_platforms")]
+    pub platforms: Vec<Platform>,
+    /// Whether the proof reads every byte back, and not those of a sample.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub read_all: bool,
+}
+
+fn usual_platforms() -> Vec<Platform> {
+    vec![Platform::default()]
+}
+
+fn digits<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    match is_sha256(&text) {
+        true => Ok(text),
+        false => {
+            let shown: String = text.chars().take(80).collect();
+            Err(D::Error::custom(format!(
+                "`{shown}` is not 64 lower-case digits"
+            )))
+        }
+    }
+}
+
 /// The payload of a demo job.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Demo {
@@ -142,12 +177,13 @@ pub struct Demo {
 }
 
 /// Every kind, in the order of a recovery.
-pub const KINDS: [&str; 11] = [
+pub const KINDS: [&str; 12] = [
     "provision",
     "load-balancer",
     "reachability",
     "mount",
     "permissions",
+    "mirror-images",
     "kubespray",
     "remove-node",
     "os-update",
@@ -165,6 +201,7 @@ impl Job {
             Job::Reachability(_) => "reachability",
             Job::Mount(_) => "mount",
             Job::Permissions(_) => "permissions",
+            Job::MirrorImages(_) => "mirror-images",
             Job::Kubespray => "kubespray",
             Job::RemoveNode(_) => "remove-node",
             Job::OsUpdate(_) => "os-update",
@@ -183,6 +220,7 @@ impl Job {
             Job::RemoveNode(remove) => Some(&remove.node),
             Job::Demo(demo) => demo.node.as_ref(),
             Job::LoadBalancer
+            | Job::MirrorImages(_)
             | Job::Kubespray
             | Job::OsUpdate(_)
             | Job::AddUser(_)
@@ -320,6 +358,7 @@ impl JobMessage {
 fn wrong_in_payload(value: &Value) -> Option<DecodeError> {
     let wrong = match value.get("kind")?.as_str()? {
         "demo" => serde_path_to_error::deserialize::<_, Demo>(value).err()?,
+        "mirror-images" => serde_path_to_error::deserialize::<_, MirrorImages>(value).err()?,
         "provision" | "reachability" | "mount" | "permissions" => {
             serde_path_to_error::deserialize::<_, OnNode>(value).err()?
         }
@@ -398,6 +437,19 @@ mod tests {
             &good.replace("\"node\":\"test-web-1\"", "\"node\":\"../etc\""),
             "field `node`: `../etc` is not a valid node name",
         );
+        let mirror = r#"{"schema":1,"id":"x","cluster":"test","recovery":"r-1","job":"mirror-images","kind":"mirror-images"#;
+        check(&format!("{mirror}\"}}"), "field `images`");
+        check(
+            &format!("{mirror}\",\"images\":\"../etc\"}}"),
+            "field `images`: `../etc` is not 64 lower-case digits",
+        );
+        check(
+            &format!(
+                "{mirror}\",\"images\":\"{}\",\"platforms\":[\"vax\"]}}",
+                "0a".repeat(32)
+            ),
+            "field `platforms[0]`: `vax` is not a platform",
+        );
         check(
             &good.replace("\"cluster\":\"test\"", "\"cluster\":7"),
             "cluster",
@@ -413,6 +465,7 @@ mod tests {
         for kind in KINDS {
             let value = serde_json::json!({
                 "kind": kind, "node": "test-web-1", "steps": 1, "name": "ann", "access": "revoke",
+                "images": "0a".repeat(32),
             });
             let job: Job = serde_json::from_value(value).expect(kind);
             assert_eq!(job.kind(), kind);

@@ -94,6 +94,16 @@ fn everything_wrong_names_its_field() {
     check("sha256:00", "sha256:0", "kubernetes.image.digest");
     check("sha256:00", "sha256:0A", "kubernetes.image.digest");
     check(
+        "  network:",
+        "  images: { digest: \"sha256:0\" }\n  network:",
+        "kubernetes.images.digest: `sha256:0` is not",
+    );
+    check(
+        "  network:",
+        "  images: { tag: v1 }\n  network:",
+        "kubernetes.images",
+    );
+    check(
         "images/kubespray-2.29.1.tar.zst",
         "../secrets",
         "kubernetes.image.key",

@@ -3,7 +3,7 @@
 //!
 //! `image` fetches, checks and keeps images, `oci` those of registries; `unpack` turns an archive that nobody trusts into a tree;
 //! `container` runs a program in one; `run` keeps it going when everybody has left. There is no async,
-//! and what enters namespaces does so from a single-threaded process.
+//! and what enters namespaces does so from a single-threaded process. `fetch` brings files that a container is given.
 
 mod chain;
 mod cli;
@@ -12,9 +12,10 @@ pub mod container;
 mod digest;
 mod disk;
 mod exit;
+pub mod fetch;
 pub mod image;
 mod lock;
-mod oci;
+pub mod oci;
 mod out;
 pub mod run;
 mod sys;

@@ -12,6 +12,7 @@ pub mod jobs;
 pub mod kube;
 pub mod net;
 pub mod pgbackrest;
+pub mod registries;
 mod run;
 pub mod sealed;
 pub mod ssh;

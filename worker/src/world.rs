@@ -19,6 +19,7 @@ use crate::cluster::Cluster;
 use crate::engine::{Ctx, JobError};
 use crate::kube::{Masters, Objects, administrator};
 use crate::net::Dialer;
+use crate::registries::Registries;
 use crate::ssh::keys::{KeyError, parse_public_key};
 use crate::ssh::{Ssh, SshError, SshTarget};
 
@@ -38,6 +39,8 @@ pub enum Access {
 pub struct World {
     /// The cloud, when its credentials are set.
     pub clo: Option<Clo>,
+    /// The registries that images are mirrored from.
+    pub registries: Registries,
     /// How TCP connections are made.
     pub dialer: Dialer,
     /// The key that we log in with, when it is set.

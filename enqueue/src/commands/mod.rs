@@ -8,6 +8,7 @@ mod doctor;
 mod flags;
 mod keygen;
 mod list;
+mod mirror_images;
 mod os_update;
 mod pause;
 mod plan;
@@ -36,6 +37,7 @@ pub(crate) async fn run(command: &Command, out: &mut Out) -> Result<ExitCode, Cl
         Command::Reachability(args) => single::on_nodes("reachability", args, out).await,
         Command::Mount(args) => single::on_nodes("mount", args, out).await,
         Command::Permissions(args) => single::on_nodes("permissions", args, out).await,
+        Command::MirrorImages(args) => mirror_images::run(args, out).await,
         Command::Kubespray(args) => single::of_cluster("kubespray", args, out).await,
         Command::RemoveNode(args) => remove_node::run(args, out).await,
         Command::OsUpdate(args) => os_update::run(args, out).await,

@@ -103,7 +103,7 @@ pub(super) async fn on_the_bastion(
     post(&store, kind, args, spec, given, plan, out).await
 }
 
-async fn post(
+pub(super) async fn post(
     store: &Store,
     kind: &str,
     args: &Single,
@@ -126,7 +126,7 @@ async fn post(
 }
 
 /// The spec to work with; and whether it was given now.
-async fn spec(store: &Store, args: &Single) -> Result<(Spec, bool), CliError> {
+pub(super) async fn spec(store: &Store, args: &Single) -> Result<(Spec, bool), CliError> {
     let cluster = &args.cluster.name;
     applied(store, args).await?.ok_or_else(|| {
         CliError::failed(format!("the bucket knows no spec of cluster `{cluster}`"))

@@ -1,4 +1,4 @@
-//! `rekindle validate`: every problem of a spec and a plan at once.
+//! `rekindle validate`: every problem of a spec, a plan and a list of images at once.
 
 use std::path::Path;
 
@@ -46,6 +46,20 @@ pub(crate) fn run(args: &Validate, out: &mut Out) -> Result<ExitCode, CliError> 
         }
         (None, Some(path)) => form_only(path, args.spec.is_some(), &mut found, &mut fine)?,
         (None, None) => {}
+    }
+    if let (Some(spec), Some(path)) = (&spec, &args.images) {
+        let fits = files::images(path).and_then(|text| files::fits(path, &text, &spec.spec));
+        if let Some(images) = collect(fits, &mut found)? {
+            let version = spec
+                .spec
+                .kubernetes
+                .as_ref()
+                .map_or("", |kubernetes| &kubernetes.version);
+            fine.push(format!(
+                "{}: {images} images for Kubernetes {version}",
+                path.display()
+            ));
+        }
     }
     let valid = found.is_empty();
     out.show(&json!({ "valid": valid, "problems": found }), || {

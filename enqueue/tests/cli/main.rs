@@ -6,6 +6,7 @@
 mod by_hand;
 mod control;
 mod here;
+mod images;
 mod input;
 mod look;
 mod recover;

@@ -157,6 +157,12 @@ impl PlanFile {
                     ),
                 ));
             }
+            if entry.job == "mirror-images" {
+                found.push(Problem::new(
+                    format!("{at}.job"),
+                    "`mirror-images` takes a list of images: post it by its own command",
+                ));
+            }
             if !seen.insert(entry.job.as_str()) {
                 found.push(Problem::new(
                     format!("{at}.job"),
@@ -300,6 +306,8 @@ fn expand_entry(
         "mount" => nodes.map(|n| make(Job::Mount(on(n)))).collect(),
         "permissions" => nodes.map(|n| make(Job::Permissions(on(n)))).collect(),
         "load-balancer" => vec![make(Job::LoadBalancer)],
+        // Nothing can be expanded without the list; the check says so.
+        "mirror-images" => vec![],
         "kubespray" => vec![make(Job::Kubespray)],
         "os-update" => {
             let named = entry.nodes.is_some();
@@ -460,6 +468,10 @@ mod tests {
             "unknown field `neds`",
         );
         check("version: 2\njobs: []", "version: 2 is not known");
+        check(
+            "version: 1\njobs: [{job: mirror-images}]",
+            "jobs[0].job: `mirror-images` takes a list of images",
+        );
         check(
             "version: 1\njobs: [{job: mount, nodes: {groups: [nope]}}]",
             "no switched-on group `nope`",

@@ -12,6 +12,7 @@ use serde_json::Value;
 use super::check::Problem;
 use super::versions;
 use super::{ClusterSpec, Role};
+use crate::images::is_sha256;
 
 /// Kubernetes, installed by Kubespray on every node that is not the bastion.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -23,6 +24,10 @@ pub struct Kubernetes {
     pub kubespray: String,
     /// The image that holds Kubespray and its Ansible.
     pub image: ToolImage,
+    /// The images that are imported on every node before Kubespray looks for them; the registries are asked when
+    /// absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub images: Option<ImageBundle>,
     /// The pod network.
     #[serde(default)]
     pub network: Network,
@@ -51,6 +56,21 @@ impl ToolImage {
     pub fn key(&self) -> &str {
         let digits = self.digest.trim_start_matches("sha256:");
         self.key.as_deref().unwrap_or(digits)
+    }
+}
+
+/// Container images that were mirrored into the bucket.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ImageBundle {
+    /// `sha256:` and 64 digits, as the job `mirror-images` proves it.
+    pub digest: String,
+}
+
+impl ImageBundle {
+    /// The digits of the digest, by which the bucket has it.
+    pub fn digits(&self) -> &str {
+        self.digest.trim_start_matches("sha256:")
     }
 }
 
@@ -274,9 +294,19 @@ pub(super) fn check(spec: &ClusterSpec, found: &mut Vec<Problem>) {
         };
         bad(field, misfit.reason);
     }
-    let digits = image.digest.strip_prefix("sha256:").unwrap_or_default();
-    let lower_hex = |b: u8| b.is_ascii_digit() || (b'a'..=b'f').contains(&b);
-    if digits.len() != 64 || !digits.bytes().all(lower_hex) {
+    let sound = |digest: &str| digest.strip_prefix("sha256:").is_some_and(is_sha256);
+    if let Some(images) = kubernetes
+        .images
+        .as_ref()
+        .filter(|images| !sound(&images.digest))
+    {
+        let reason = format!(
+            "`{}` is not `sha256:` and 64 lower-case digits, as the job `mirror-images` proves it",
+            images.digest
+        );
+        bad("images.digest", reason);
+    }
+    if !sound(&image.digest) {
         let reason = format!(
             "`{}` is not `sha256:` and 64 lower-case digits, as `rekindle-runner image build` prints it",
             image.digest

@@ -10,7 +10,9 @@ mod node;
 pub mod versions;
 
 pub use check::Problem;
-pub use kubernetes::{Cidr, Encapsulation, Kubernetes, Network, NetworkPlugin, ToolImage};
+pub use kubernetes::{
+    Cidr, Encapsulation, ImageBundle, Kubernetes, Network, NetworkPlugin, ToolImage,
+};
 pub use node::Node;
 
 use std::collections::BTreeMap;

@@ -1,10 +1,12 @@
 //! Large objects: files go up and come down as streams, over lines that are slow, stall and break.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use aws_sdk_s3::config::timeout::TimeoutConfig;
 use aws_sdk_s3::config::{Builder, StalledStreamProtectionConfig};
+use aws_sdk_s3::operation::list_objects_v2::ListObjectsV2Output;
 use aws_sdk_s3::primitives::{ByteStream, Length};
 use backon::BackoffBuilder;
 use tokio::fs::File;
@@ -12,7 +14,7 @@ use tokio::io::{AsyncSeekExt, AsyncWrite, AsyncWriteExt};
 use uuid::Uuid;
 
 use super::error::{Failed, classify};
-use super::{Store, StoreError, backoff};
+use super::{Ask, Store, StoreError, backoff, next_page};
 
 /// Bytes in a second. A write gets so much more time as this line would need for it.
 const SLOWEST_LINE: u64 = 64 * 1024;
@@ -50,15 +52,38 @@ enum Ended {
 impl Store {
     /// Uploads a file as a stream. A broken upload leaves no object, and is begun again.
     pub async fn put_file(&self, key: &str, file: &Path) -> Result<(), StoreError> {
-        let ours = |error: std::io::Error| on_our_side("upload", key, file, &error);
+        let open = || async { File::open(file).await };
+        let name = file.display().to_string();
+        self.upload(key, &name, false, open).await.map(|_| ())
+    }
+
+    /// The same for an object that is named by what it holds, such as a blob, unless there is one already. Gives
+    /// whether we made it. An open file will do: what has no name needs no tidying up.
+    pub async fn create_from(&self, key: &str, file: &std::fs::File) -> Result<bool, StoreError> {
+        let open = || async {
+            let mut file = File::from_std(file.try_clone()?);
+            file.rewind().await?;
+            Ok(file)
+        };
+        self.upload(key, "a temporary file", true, open).await
+    }
+
+    async fn upload<F: Future<Output = std::io::Result<File>>>(
+        &self,
+        key: &str,
+        name: &str,
+        if_absent: bool,
+        open: impl Fn() -> F,
+    ) -> Result<bool, StoreError> {
+        let ours = |error: std::io::Error| on_our_side("upload", key, name, &error);
         let mut delays = backoff().build();
         loop {
-            let source = File::open(file).await.map_err(ours)?;
+            let source = open().await.map_err(ours)?;
             let size = source.metadata().await.map_err(ours)?.len();
             let watched = source.try_clone().await.map_err(ours)?;
             let failed = tokio::select! {
-                put = self.put_stream(key, source, size) => match put {
-                    Ok(()) => return Ok(()),
+                put = self.put_stream(key, source, size, if_absent) => match put {
+                    Ok(()) => return Ok(true),
                     Err(failed) => failed,
                 },
                 stopped = self.standstill(watched) => match stopped {
@@ -66,11 +91,52 @@ impl Store {
                     Err(error) => return Err(ours(error)),
                 },
             };
+            if if_absent && failed.is_conflict() {
+                return Ok(false);
+            }
             match delays.next() {
                 Some(delay) if failed.is_unclear() => tokio::time::sleep(delay).await,
                 _ => return Err(failed.during("upload", key)),
             }
         }
+    }
+
+    /// The length of an object in bytes; `None` only when the store says that there is none. Asked by a listing: the
+    /// answer to a HEAD has no room for why there is nothing.
+    pub async fn size(&self, key: &str) -> Result<Option<u64>, StoreError> {
+        let ask = Ask {
+            most: Some(1),
+            ..Ask::default()
+        };
+        let page = self.ask(key, &ask).await?;
+        let found = self.sizes_in(&page).find(|(there, _)| there == key);
+        Ok(found.map(|(_, size)| size))
+    }
+
+    /// The lengths of all objects whose keys begin with `prefix`.
+    pub async fn sizes(&self, prefix: &str) -> Result<BTreeMap<String, u64>, StoreError> {
+        let mut sizes = BTreeMap::new();
+        let mut token = None;
+        loop {
+            let ask = Ask {
+                token: token.as_deref(),
+                ..Ask::default()
+            };
+            let page = self.ask(prefix, &ask).await?;
+            sizes.extend(self.sizes_in(&page));
+            token = next_page(&page, token, prefix)?;
+            if token.is_none() {
+                return Ok(sizes);
+            }
+        }
+    }
+
+    fn sizes_in(&self, page: &ListObjectsV2Output) -> impl Iterator<Item = (String, u64)> {
+        page.contents().iter().filter_map(|object| {
+            let key = object.key()?.strip_prefix(&self.prefix)?;
+            let size = u64::try_from(object.size()?).ok()?;
+            Some((key.to_owned(), size))
+        })
     }
 
     /// Streams an object into a writer; gives the number of bytes, or `None` when there is no such
@@ -104,7 +170,8 @@ impl Store {
     /// Downloads an object into a file, which appears under its name only when it is whole and on
     /// the disk; gives the number of bytes, or `None` when there is no such object.
     pub async fn get_file(&self, key: &str, file: &Path) -> Result<Option<u64>, StoreError> {
-        let ours = |error: std::io::Error| on_our_side("download", key, file, &error);
+        let name = file.display().to_string();
+        let ours = |error: std::io::Error| on_our_side("download", key, &name, &error);
         let part = Part::beside(file);
         let mut to = File::create_new(&part.0).await.map_err(ours)?;
         let Some(size) = self.get_into(key, &mut to).await? else {
@@ -115,7 +182,13 @@ impl Store {
         Ok(Some(size))
     }
 
-    async fn put_stream(&self, key: &str, source: File, size: u64) -> Result<(), Failed> {
+    async fn put_stream(
+        &self,
+        key: &str,
+        source: File,
+        size: u64,
+        if_absent: bool,
+    ) -> Result<(), Failed> {
         let body = ByteStream::read_from()
             .file(source)
             .length(Length::Exact(size))
@@ -131,6 +204,7 @@ impl Store {
             .put_object()
             .bucket(&self.bucket)
             .key(self.full(key))
+            .set_if_none_match(if_absent.then(|| "*".to_owned()))
             .body(body);
         let request = request.customize().config_override(
             Builder::new()
@@ -263,10 +337,10 @@ impl Drop for Part {
     }
 }
 
-fn on_our_side(doing: &'static str, key: &str, file: &Path, error: &std::io::Error) -> StoreError {
+fn on_our_side(doing: &'static str, key: &str, file: &str, error: &std::io::Error) -> StoreError {
     StoreError::Local {
         doing,
         key: key.to_owned(),
-        reason: format!("{}: {error}", file.display()),
+        reason: format!("{file}: {error}"),
     }
 }

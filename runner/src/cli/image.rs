@@ -92,6 +92,27 @@ pub(crate) struct Pull {
     pub(crate) limits: LimitArgs,
 }
 
+pub(super) const FETCH_HELP: &str = "\
+Bring files into a folder, or find them there.
+
+The order comes on stdin, as presigned URLs are secrets: {\"files\": [{\"name\": \"a/b\", \"digest\": \"sha256:…\", \
+\"size\": 7, \"url\": \"https://…\"}]}. A file that is there in its length is not asked for again; one that comes \
+appears under its name only when its digest is right. A download that breaks continues where it stopped, also in \
+another run of this command.";
+
+#[derive(Debug, Args)]
+pub(crate) struct Fetch {
+    /// The folder; it is made where there is none
+    #[arg(long, value_name = "DIR")]
+    pub(crate) into: PathBuf,
+    /// Tries in a row that bring not one byte, before giving up
+    #[arg(long, value_name = "NUMBER", default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) tries: u32,
+    /// Certificate authorities to trust instead of the host's, as PEM
+    #[arg(long, value_name = "FILE", env = "REKINDLE_CA_FILE")]
+    pub(crate) ca_file: Option<PathBuf>,
+}
+
 #[derive(Debug, Args)]
 pub(crate) struct Build {
     /// A directory, or a tar archive

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-pub(crate) use image::{Build, Gc, ImageCommand, List, Pull, Unpack, Verify};
+pub(crate) use image::{Build, Fetch, Gc, ImageCommand, List, Pull, Unpack, Verify};
 pub(crate) use run::{Attach, ListRuns, Logs, OneRun, Run, RunGc, Stop, variable};
 
 /// Runs programs from images on a host that has nothing but a Linux kernel
@@ -44,6 +44,9 @@ pub(crate) enum Command {
     /// Fetch, make, check and remove images
     #[command(subcommand)]
     Image(ImageCommand),
+    /// Bring files into a folder, or find them there: their names, digests, lengths and URLs on stdin
+    #[command(long_about = image::FETCH_HELP)]
+    Fetch(Fetch),
     /// Run a program in a container, under a name that starts it once
     #[command(long_about = run::RUN_HELP)]
     Run(Run),

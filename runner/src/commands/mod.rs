@@ -1,5 +1,6 @@
 //! What the commands do: call the library, print, and say what to do about an error.
 
+mod fetch;
 mod image;
 mod logs;
 mod run;
@@ -40,6 +41,7 @@ pub(crate) fn run(command: Command, out: &mut Out) -> Result<ExitCode, CommandEr
         Command::Run(args) => return run::start_and_follow(&args, out).map_err(following),
         Command::Attach(args) => return run::attach(&args, out).map_err(following),
         Command::Image(command) => image::run(command, out),
+        Command::Fetch(args) => fetch::fetch(&args, out),
         Command::Status(args) => runs::status(&args, out),
         Command::Logs(args) => logs::logs(&args, out),
         Command::Stop(args) => runs::stop(&args, out),

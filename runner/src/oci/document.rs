@@ -5,6 +5,7 @@ use oci_spec::image::{Arch, Descriptor, ImageIndex, ImageManifest, MediaType, Os
 use serde::Deserialize;
 use serde::de::{DeserializeOwned, IgnoredAny};
 
+use super::Platform;
 use crate::digest::Digest;
 use crate::unpack::{Compression, printable};
 
@@ -41,10 +42,10 @@ pub enum Flaw {
     /// An index that names an index.
     #[error("it is an index of indexes")]
     Nested,
-    /// An index that has nothing for this host, or an image for another one.
+    /// An index that has nothing for a platform, or an image for another one.
     #[error("it is not for {wanted}, but for {found}")]
     Platform {
-        /// What this host is.
+        /// What it should be for.
         wanted: String,
         /// What the image is for, or the images.
         found: String,
@@ -77,10 +78,11 @@ pub(super) enum Document {
 
 /// Something that is to be fetched.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Blob {
-    pub(super) digest: Digest,
+pub struct Blob {
+    /// What it must be.
+    pub digest: Digest,
     /// In bytes.
-    pub(super) size: u64,
+    pub size: u64,
 }
 
 /// A layer, the lowest first.
@@ -133,15 +135,27 @@ impl Document {
     }
 }
 
-/// The manifest of an index that is for this host.
-pub(super) fn choose(index: &ImageIndex) -> Result<Blob, Flaw> {
+impl Document {
+    /// Its media type. Those of OCI need not say it.
+    pub(super) fn media_type(&self) -> String {
+        let (said, usual) = match self {
+            Self::Index(index) => (index.media_type(), MediaType::ImageIndex),
+            Self::Manifest(manifest) => (manifest.media_type(), MediaType::ImageManifest),
+        };
+        said.as_ref().unwrap_or(&usual).to_string()
+    }
+}
+
+/// The manifest of an index that is for a platform.
+pub(super) fn choose(index: &ImageIndex, wanted: &Platform) -> Result<Blob, Flaw> {
     let fits = |descriptor: &&Descriptor| {
         descriptor.platform().as_ref().is_some_and(|platform| {
             let variant = platform.variant().as_deref();
             *platform.os() == Os::Linux
-                && *platform.architecture() == Arch::default()
-                // Of the variants, this is the one that every such processor has.
-                && (variant.is_none() || (*platform.architecture() == Arch::ARM64 && variant == Some("v8")))
+                && *platform.architecture() == wanted.architecture
+                && (variant == wanted.variant.as_deref()
+                    // Of the variants, this is the one that every such processor has.
+                    || (wanted.variant.is_none() && wanted.architecture == Arch::ARM64 && variant == Some("v8")))
         })
     };
     let Some(descriptor) = index.manifests().iter().find(fits) else {
@@ -153,7 +167,7 @@ pub(super) fn choose(index: &ImageIndex) -> Result<Blob, Flaw> {
                 None => "no platform".to_owned(),
             });
         return Err(Flaw::Platform {
-            wanted: host(),
+            wanted: wanted.to_string(),
             found: found.collect::<Vec<_>>().join(", "),
         });
     };
@@ -178,12 +192,16 @@ pub(super) fn configuration(manifest: &ImageManifest) -> Result<Blob, Flaw> {
 }
 
 /// The layers of an image, the lowest first.
-pub(super) fn layers(manifest: &ImageManifest, configuration: &[u8]) -> Result<Vec<Layer>, Flaw> {
+pub(super) fn layers(
+    manifest: &ImageManifest,
+    configuration: &[u8],
+    wanted: &Platform,
+) -> Result<Vec<Layer>, Flaw> {
     let configuration: Configuration = json(configuration, "configuration")?;
     let platform = (&configuration.os, &configuration.architecture);
-    if platform != (&Os::Linux, &Arch::default()) {
+    if platform != (&Os::Linux, &wanted.architecture) {
         return Err(Flaw::Platform {
-            wanted: host(),
+            wanted: wanted.to_string(),
             found: name(platform.0, platform.1),
         });
     }
@@ -247,10 +265,6 @@ fn digest(text: &str) -> Result<Digest, Flaw> {
 
 fn json<T: DeserializeOwned>(text: &[u8], what: &'static str) -> Result<T, Flaw> {
     serde_json::from_slice(text).map_err(|_| Flaw::Unreadable(what))
-}
-
-fn host() -> String {
-    name(&Os::Linux, &Arch::default())
 }
 
 fn name(os: &Os, architecture: &Arch) -> String {

@@ -11,10 +11,14 @@
 mod challenge;
 mod credentials;
 mod document;
+mod platform;
 mod pull;
 mod registry;
+mod remote;
 mod repository;
 
-pub use document::Flaw;
+pub use document::{Blob, Flaw};
+pub use platform::{BadPlatform, Platform};
 pub(crate) use pull::unpack;
+pub use remote::{Described, Remote};
 pub use repository::Repository;

@@ -8,6 +8,7 @@ use oci_spec::image::ImageManifest;
 
 use super::Repository;
 use super::document::{self, ACCEPT, Blob, DOCUMENT_MAX, Document, Flaw, Layer};
+use super::platform::Platform;
 use super::registry::Registry;
 use crate::digest::{Digest, Hashed, Hasher};
 use crate::image::download::Download;
@@ -89,71 +90,71 @@ fn resolve(
     repository: &Repository,
     digest: &Digest,
 ) -> Result<Vec<Layer>, PullError> {
-    let flaw = |source| PullError::Registry {
-        repository: repository.to_string(),
-        source,
-    };
-    let manifest = match fetch_document(registry, repository, digest, None)? {
+    let host = Platform::host();
+    let manifest = match fetch_document(registry, repository, digest, None)?.0 {
         Document::Manifest(manifest) => manifest,
         Document::Index(index) => {
-            let chosen = document::choose(&index).map_err(flaw)?;
-            match fetch_document(registry, repository, &chosen.digest, Some(&chosen))? {
+            let chosen = document::choose(&index, &host).map_err(flawed(repository))?;
+            match fetch_document(registry, repository, &chosen.digest, Some(&chosen))?.0 {
                 Document::Manifest(manifest) => manifest,
-                Document::Index(_) => return Err(flaw(Flaw::Nested)),
+                Document::Index(_) => return Err(flawed(repository)(Flaw::Nested)),
             }
         }
     };
-    let configuration = fetch_configuration(registry, repository, &manifest)?;
-    document::layers(&manifest, &configuration).map_err(flaw)
+    let (_, configuration) = fetch_configuration(registry, repository, &manifest)?;
+    document::layers(&manifest, &configuration, &host).map_err(flawed(repository))
 }
 
-/// A manifest or an index, which the digest alone names, or a descriptor that knows its size.
-fn fetch_document(
+pub(super) fn flawed(repository: &Repository) -> impl Fn(Flaw) -> PullError {
+    |source| PullError::Registry {
+        repository: repository.to_string(),
+        source,
+    }
+}
+
+/// A manifest or an index with its text, which the digest alone names, or a descriptor that knows its size.
+pub(super) fn fetch_document(
     registry: &mut Registry,
     repository: &Repository,
     digest: &Digest,
     descriptor: Option<&Blob>,
-) -> Result<Document, PullError> {
+) -> Result<(Document, Vec<u8>), PullError> {
     let most = descriptor.map_or(DOCUMENT_MAX, |blob| blob.size);
     let text = registry
-        .manifest(digest, ACCEPT, most)
+        .manifest(&digest.to_string(), ACCEPT, most)
         .map_err(PullError::Download)?;
     same(
         &format!("the manifest of {repository}"),
         digest_of(&text),
         *digest,
     )?;
-    Document::parse(&text).map_err(|source| PullError::Registry {
-        repository: repository.to_string(),
-        source,
-    })
+    let document = Document::parse(&text).map_err(flawed(repository))?;
+    Ok((document, text))
 }
 
-fn fetch_configuration(
+/// The configuration of an image: where it is, and its text.
+pub(super) fn fetch_configuration(
     registry: &mut Registry,
     repository: &Repository,
     manifest: &ImageManifest,
-) -> Result<Vec<u8>, PullError> {
-    let blob = document::configuration(manifest).map_err(|source| PullError::Registry {
-        repository: repository.to_string(),
-        source,
-    })?;
+) -> Result<(Blob, Vec<u8>), PullError> {
+    let blob = document::configuration(manifest).map_err(flawed(repository))?;
     let text = registry.small(&blob).map_err(PullError::Download)?;
     same(
         &format!("the configuration of {repository}"),
         digest_of(&text),
         blob.digest,
     )?;
-    Ok(text)
+    Ok((blob, text))
 }
 
-fn digest_of(text: &[u8]) -> Digest {
+pub(super) fn digest_of(text: &[u8]) -> Digest {
     let mut hasher = Hasher::default();
     hasher.update(text);
     hasher.digest()
 }
 
-fn same(from: &str, found: Digest, wanted: Digest) -> Result<(), PullError> {
+pub(super) fn same(from: &str, found: Digest, wanted: Digest) -> Result<(), PullError> {
     if found == wanted {
         return Ok(());
     }

@@ -51,14 +51,14 @@ impl Registry {
         })
     }
 
-    /// A manifest or an index: no more than `most` bytes.
+    /// A manifest or an index, by digest or tag: no more than `most` bytes.
     pub(super) fn manifest(
         &mut self,
-        digest: &Digest,
+        reference: &str,
         accept: &str,
         most: u64,
     ) -> Result<Vec<u8>, DownloadError> {
-        let url = format!("{}/manifests/{digest}", self.base);
+        let url = format!("{}/manifests/{reference}", self.base);
         self.document(&url, accept, most)
     }
 

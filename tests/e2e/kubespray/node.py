@@ -2,7 +2,7 @@
 """Stands for the programs of a Kubernetes node: an API server that knows nodes, a kubelet that reports
 its own every second, the calls of kubectl that anybody makes, and an etcdctl that knows its members.
 
-node.py start api IP | start kubelet | kubectl IP ... | etcdctl ...
+node.py start api IP | start kubelet | start containerd | kubectl IP ... | etcdctl ...
 """
 
 import json
@@ -121,6 +121,14 @@ def kubelet():
         time.sleep(1)
 
 
+def containerd():
+    # Its layers are on a tmpfs: the host's own disk may be an overlay, on which there can be no other.
+    config = "/run/containerd.toml"
+    with open(config, "w") as file:
+        file.write('version = 2\ndisabled_plugins = ["io.containerd.grpc.v1.cri"]\n')
+    os.execvp("containerd", ["containerd", "--config", config, "--root", "/run/containerd-root"])
+
+
 def kubectl(ip, args):
     words = [word for word in args if not word.startswith("--")]
     if words == ["get", "nodes"]:
@@ -220,7 +228,7 @@ def start(role, *args):
     for number in range(3):
         os.dup2(null, number)
     os.closerange(3, 1024)
-    {"api": api, "kubelet": kubelet}[role](*args)
+    {"api": api, "kubelet": kubelet, "containerd": containerd}[role](*args)
 
 
 if __name__ == "__main__":

@@ -25,6 +25,7 @@ kinds! {
     reachability: "reachability",
     mount: "mount",
     permissions: "permissions",
+    mirror_images: "mirror-images",
     kubespray: "kubespray",
     remove_node: "remove-node",
     os_update: "os-update",

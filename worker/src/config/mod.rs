@@ -7,6 +7,7 @@ mod cloud;
 mod hosts;
 mod identity;
 mod queue;
+mod registries;
 mod secret;
 mod store;
 mod world;
@@ -15,6 +16,7 @@ pub use cloud::CloudArgs;
 pub use hosts::HostArgs;
 pub use identity::IdentityArgs;
 pub use queue::QueueArgs;
+pub use registries::RegistryArgs;
 pub use store::StoreArgs;
 pub use world::WorldArgs;
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::{CloudArgs, HostArgs, IdentityArgs, SettingError};
+use super::{CloudArgs, HostArgs, IdentityArgs, RegistryArgs, SettingError};
 use crate::world::World;
 
 /// What jobs work on.
@@ -17,6 +17,9 @@ pub struct WorldArgs {
     /// The hosts.
     #[command(flatten)]
     pub hosts: HostArgs,
+    /// The registries that images are mirrored from.
+    #[command(flatten)]
+    pub registries: RegistryArgs,
     /// What secrets are opened with.
     #[command(flatten)]
     pub identity: IdentityArgs,
@@ -47,6 +50,7 @@ impl WorldArgs {
         world.identity = self.identity.identity()?;
         world.access = hosts.access();
         world.runner.clone_from(&self.runner);
+        world.registries = self.registries.registries()?;
         world.poll = self.poll_ms.map(Duration::from_millis);
         if let Some(poll) = world.poll {
             world.settle.every = poll;

@@ -9,6 +9,7 @@ pub mod demo;
 mod kubernetes;
 pub mod kubespray;
 pub mod load_balancer;
+pub mod mirror_images;
 pub mod mount;
 pub mod os_update;
 pub mod permissions;
@@ -57,6 +58,7 @@ pub fn run<'a>(ctx: &'a Ctx, job: &'a Job) -> BoxFuture<'a, Result<Proven, JobEr
             Job::Reachability(on) => reachability::run(ctx, on).await,
             Job::Mount(on) => mount::run(ctx, on).await,
             Job::Permissions(on) => permissions::run(ctx, on).await,
+            Job::MirrorImages(images) => mirror_images::run(ctx, images).await,
             Job::Kubespray => kubespray::run(ctx).await,
             Job::RemoveNode(remove) => remove_node::run(ctx, remove).await,
             Job::OsUpdate(update) => os_update::run(ctx, update).await,
@@ -78,6 +80,7 @@ pub fn steps(job: &Job) -> &'static [&'static str] {
         Job::Reachability(_) => reachability::STEPS,
         Job::Mount(_) => mount::STEPS,
         Job::Permissions(_) => permissions::STEPS,
+        Job::MirrorImages(_) => mirror_images::STEPS,
         Job::Kubespray => kubespray::STEPS,
         Job::RemoveNode(_) => remove_node::STEPS,
         Job::OsUpdate(_) => os_update::STEPS,
@@ -90,7 +93,7 @@ pub fn steps(job: &Job) -> &'static [&'static str] {
 #[cfg(test)]
 mod tests {
     use jobs::ids::NodeName;
-    use jobs::message::{Access, AddUser, Demo, OnNode, OsUpdate, RemoveNode};
+    use jobs::message::{Access, AddUser, Demo, MirrorImages, OnNode, OsUpdate, RemoveNode};
     use jobs::user::UserName;
 
     use super::*;
@@ -110,12 +113,18 @@ mod tests {
             child: false,
             node: None,
         };
+        let images = MirrorImages {
+            images: "0a".repeat(32),
+            platforms: vec![],
+            read_all: false,
+        };
         let all = [
             Job::Provision(on.clone()),
             Job::LoadBalancer,
             Job::Reachability(on.clone()),
             Job::Mount(on.clone()),
             Job::Permissions(on.clone()),
+            Job::MirrorImages(images),
             Job::Kubespray,
             Job::RemoveNode(RemoveNode {
                 node: on.node,

@@ -5,7 +5,8 @@
 use std::collections::BTreeMap;
 
 use jobs::ids::{JobName, NodeName};
-use jobs::message::{Access, AddUser, Demo, Job, OnNode, OsUpdate, RemoveNode};
+use jobs::images::Platform;
+use jobs::message::{Access, AddUser, Demo, Job, MirrorImages, OnNode, OsUpdate, RemoveNode};
 use jobs::plan::PlannedJob;
 use jobs::record::{JobRecord, StepRecord};
 use jobs::user::{PublicKey, UserName};
@@ -16,6 +17,18 @@ pub const IMAGE: &[u8] = b"an image with Kubespray in it";
 /// A person's key.
 const KEY: &str =
     "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIBy8J3iJeCBE41pd2kUsu1S5DV2Vh7uC9zYMFjlhUUyZ ann";
+
+/// The images that are mirrored: what the Kubernetes of SPEC needs.
+pub const IMAGES: &str = "registry.k8s.io/kube-apiserver:v1.33.7
+registry.k8s.io/kube-controller-manager:v1.33.7
+registry.k8s.io/kube-scheduler:v1.33.7
+registry.k8s.io/kube-proxy:v1.33.7
+registry.k8s.io/pause:3.10
+registry.k8s.io/coredns/coredns:v1.12.0
+quay.io/calico/node:v3.30.5
+quay.io/calico/cni:v3.30.5
+quay.io/calico/kube-controllers:v3.30.5
+";
 
 /// A node with data disks, one without, a master, and the bastion in front of them.
 pub const SPEC: &str = "version: 1
@@ -28,6 +41,12 @@ kubernetes:
   version: \"1.33.7\"
   kubespray: \"2.29.1\"
   image: { digest: \"sha256:9c6976b9a9563ca14b8dfbd253b6d6d15c7264c6ad0bdb670407cd651e2ebb4d\", key: kubespray }
+  extra_vars:
+    enable_nodelocaldns: false
+    enable_dns_autoscaler: false
+    metrics_server_enabled: false
+    local_volume_provisioner_enabled: false
+    loadbalancer_apiserver_localhost: false
 groups:
   - prefix: cache
     role: worker
@@ -105,6 +124,11 @@ pub fn every_kind() -> Vec<Job> {
         Job::Reachability(on("demo-cache-1")),
         Job::Mount(on("demo-cache-1")),
         Job::Permissions(on("demo-cache-1")),
+        Job::MirrorImages(MirrorImages {
+            images: jobs::digest(IMAGES.as_bytes()),
+            platforms: vec![Platform::default()],
+            read_all: true,
+        }),
         Job::Kubespray,
         Job::RemoveNode(RemoveNode {
             node: NodeName::new("demo-spare-1").expect("a good name"),
@@ -143,7 +167,7 @@ fn before(job: &Job) -> Vec<Job> {
         machines
     };
     match job {
-        Job::Provision(_) | Job::Demo(_) => Vec::new(),
+        Job::Provision(_) | Job::MirrorImages(_) | Job::Demo(_) => Vec::new(),
         Job::LoadBalancer => vec![Job::Provision(on("demo-bastion-1"))],
         Job::Reachability(_) | Job::Mount(_) => reachable(),
         Job::Permissions(on) => {

@@ -5,12 +5,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
+use jobs::images::Reference;
 use jobs::queue::InProcess;
 use jobs::store::{Credentials, Secret, Store, StoreConfig};
 use sandbox::clo::{CloOptions, CloSim};
 use sandbox::hosts::Hosts;
 use sandbox::hosts::simulated::{SimulatedHosts, Tap as HostTap};
 use sandbox::net::Network;
+use sandbox::registry::{Door, Image, Registry, tar};
 use sandbox::s3::{S3Options, S3Server};
 use tempfile::NamedTempFile;
 use worker::cloud::clo::{Clo, CloConfig, Patience, Token};
@@ -19,7 +21,7 @@ use worker::net::Dialer;
 use worker::ssh::keys::{generate_host_key, parse_private_key};
 use worker::world::World;
 
-use super::kinds::IMAGE;
+use super::kinds::{IMAGE, IMAGES};
 use super::queue::{Parked, Tapped};
 use super::tap::Tap;
 use super::wire::{Wire, name_of_clo, name_of_s3};
@@ -37,6 +39,8 @@ pub struct Place {
     /// The broker.
     pub queue: InProcess,
     network: Network,
+    /// Where images are mirrored from; nothing changes it.
+    registry: Registry,
     key: Arc<str>,
     /// What stands for the program of `rekindle-runner`.
     runner: Arc<NamedTempFile>,
@@ -69,8 +73,19 @@ impl Place {
         let key = generate_host_key()?.private.expose().to_owned();
         let mut runner = NamedTempFile::new()?;
         runner.write_all(b"a program")?;
-        let place = Self::around(clo, hosts, key.into(), Arc::new(runner)).await?;
+        let registry = Registry::start(Door::Token);
+        for name in IMAGES.lines() {
+            let image: Reference = name.parse()?;
+            // Some layers are in all images, as those of distributions are.
+            let of_all = tar("base", b"the same");
+            let own = tar("own", image.repository().as_bytes());
+            let tag = image.tag().unwrap_or_default();
+            Image::of(vec![of_all, own]).push(&registry, image.repository(), tag);
+        }
+        let place = Self::around(clo, hosts, registry, key.into(), Arc::new(runner)).await?;
         place.s3.put_object("artifacts/kubespray", IMAGE);
+        let list = format!("inputs/{}", jobs::digest(IMAGES.as_bytes()));
+        place.s3.put_object(&list, IMAGES);
         Ok(place)
     }
 
@@ -79,7 +94,7 @@ impl Place {
         let hosts = self.hosts.copy();
         let clo = self.clo.copy(Arc::new(hosts.clone())).await?;
         let (key, runner) = (Arc::clone(&self.key), Arc::clone(&self.runner));
-        let copy = Self::around(clo, hosts, key, runner).await?;
+        let copy = Self::around(clo, hosts, self.registry.clone(), key, runner).await?;
         for (key, body) in self.s3.objects("") {
             copy.s3.put_object(&key, body);
         }
@@ -89,6 +104,7 @@ impl Place {
     async fn around(
         clo: CloSim,
         hosts: SimulatedHosts,
+        registry: Registry,
         key: Arc<str>,
         runner: Arc<NamedTempFile>,
     ) -> anyhow::Result<Self> {
@@ -100,6 +116,7 @@ impl Place {
             clo,
             hosts,
             queue: InProcess::new(),
+            registry,
             key,
             runner,
         })
@@ -152,6 +169,10 @@ impl Place {
         world.dialer = Dialer::through(&self.network.proxy_url())?;
         world.ssh_key = Some(parse_private_key(&self.key, "the harness")?);
         world.runner = Some(self.runner.path().to_owned());
+        for host in ["registry.k8s.io", "quay.io"] {
+            let url = format!("oci+http://{}", self.registry.address);
+            world.registries.mirrors.insert(host.to_owned(), url);
+        }
         world.poll = Some(Duration::from_millis(5));
         world.settle.every = Duration::from_millis(5);
         let options = EngineOptions {

@@ -38,6 +38,7 @@ macro_rules! store_conformance {
             keys_may_hold_odd_characters
             a_broken_transfer_goes_on
             a_slow_line_is_waited_for
+            a_blob_is_created_once_over_lines_that_break
             an_object_replaced_on_the_way_is_never_a_mixture
             a_file_that_cannot_be_read_or_written_is_told_apart
             heavy_200_mb_go_up_and_come_down_whole_in_bounded_memory

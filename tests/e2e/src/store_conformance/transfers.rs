@@ -54,6 +54,43 @@ pub async fn a_broken_transfer_goes_on(lab: &StoreLab) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// A blob is there once and whole, whoever made it and whichever answer was lost; and its length is told.
+pub async fn a_blob_is_created_once_over_lines_that_break(lab: &StoreLab) -> anyhow::Result<()> {
+    let store = lab.store_within(Duration::from_millis(500)).await?;
+    let folder = TempDir::new()?;
+    let (first, other) = (folder.path().join("first"), folder.path().join("other"));
+    write(&first, 2 * MB).await?;
+    write(&other, 7).await?;
+    let (file, another) = (std::fs::File::open(&first)?, std::fs::File::open(&other)?);
+    for (n, what) in [
+        What::CutRequest(MB as u64),
+        What::LoseAnswer,
+        What::LoseRequest,
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let key = format!("blob/{n}");
+        lab.faults().add(at(&key, When::Next(1), what.clone()));
+        let made = store.create_from(&key, &file).await;
+        made.with_context(|| format!("{what:?}"))?;
+        let again = store.create_from(&key, &another).await?;
+        ensure!(!again, "{what:?}: it was there");
+        let back = folder.path().join("back");
+        store.get_file(&key, &back).await?;
+        ensure!(same(&first, &back).await?, "{what:?}");
+        ensure!(store.size(&key).await? == Some(2 * MB as u64), "{what:?}");
+    }
+    ensure!(store.size("blob/9").await?.is_none(), "there is none");
+    ensure!(
+        store.size("blob/").await?.is_none(),
+        "what is below is another one"
+    );
+    let sizes = store.sizes("blob/").await?;
+    ensure!(sizes.len() == 3, "{sizes:?}");
+    Ok(())
+}
+
 /// A request may take longer than the store waits for an answer, as long as something moves.
 pub async fn a_slow_line_is_waited_for(lab: &StoreLab) -> anyhow::Result<()> {
     let store = lab.store_within(Duration::from_millis(700)).await?;

@@ -65,6 +65,7 @@ pub async fn run(ctx: &Ctx, job: &AddUser) -> Result<Proven, JobError> {
         commands: vec![inputs::playbook(PLAYBOOK)],
         hosts: nodes.iter().map(|node| node.name.as_str()).collect(),
         deadline: ansible::DEADLINE,
+        binds: vec![],
     };
     ansible::run(ctx, &work, || async {
         let machines = ansible::machines(ctx, &nodes).await?;

@@ -10,6 +10,7 @@
 
 mod events;
 pub(super) mod inputs;
+mod large;
 mod log;
 mod runner;
 #[cfg(test)]
@@ -33,10 +34,13 @@ use crate::engine::{Again, Ctx, Interrupt, JobError, Patience, Poll};
 use crate::ssh::quote::command_line;
 use crate::ssh::{Command, HostExt, Ssh};
 use events::Progress;
-use inputs::{Files, Machine};
+use inputs::Machine;
 use log::Log;
 use runner::{HOME, Run, Runner, State};
 use verdict::Ended;
+
+pub(super) use inputs::Files;
+pub(super) use large::{Large, bring};
 
 /// How often a run that was lost (the bastion was started anew, say) is started again.
 const MOST_STARTS: u32 = 3;
@@ -59,6 +63,8 @@ pub(super) struct Work<'a> {
     pub(super) hosts: Vec<&'a str>,
     /// How long it may take: watched no longer, it would go on beside the next one.
     pub(super) deadline: Duration,
+    /// What more the container has of the bastion's file system, `SRC:DST`.
+    pub(super) binds: Vec<String>,
 }
 
 /// What is chosen before the first command.
@@ -161,15 +167,17 @@ where
             upload(&host().await?, &folder, &files().await?).await
         })
         .await?;
+    let mut binds = vec![
+        format!("{folder}/in-{digest}:{}", inputs::INPUTS),
+        format!("{folder}/out:{}:rw", inputs::OUTPUTS),
+    ];
+    binds.extend(work.binds.iter().cloned());
     let run = Run {
         id: intent.id.clone(),
         image: image.digest.clone(),
         cwd: work.cwd,
         env: inputs::environment(),
-        binds: vec![
-            format!("{folder}/in-{digest}:{}", inputs::INPUTS),
-            format!("{folder}/out:{}:rw", inputs::OUTPUTS),
-        ],
+        binds,
         argv: argv(&work.commands),
     };
     let patience = Patience {

@@ -115,6 +115,17 @@ impl<H: Host> Runner<'_, H> {
         self.execute(command).await.map(|_| ())
     }
 
+    /// Brings files into a folder there, or finds them. `order` holds presigned URLs: it goes through the standard
+    /// input.
+    pub(super) async fn fetch(&self, into: &str, order: String) -> Result<(), JobError> {
+        let argv = ["fetch", "--into", into].map(str::to_owned);
+        let command = self
+            .command(argv.into())
+            .stdin(order.into_bytes())
+            .timeout(PULL_TIMEOUT);
+        self.execute(command).await.map(|_| ())
+    }
+
     /// Starts a run, or finds the one of this id. `secrets` go through the standard input into the
     /// container's memory.
     pub(super) async fn start(
@@ -360,11 +371,14 @@ mod tests {
             .pull("sha256:00", "https://s3/x?hunter2")
             .await
             .unwrap();
+        let order = r#"{"files": [{"url": "https://s3/x?hunter2"}]}"#;
+        runner.fetch("/x", order.into()).await.unwrap();
         assert_eq!(
             host.lines(),
             [
                 "/bin/rekindle-runner run --id r-1-kubespray-1 --detach --image sha256:00 --cwd /kubespray --env A=b c --bind /x:/y:rw --secrets-stdin -- ansible-playbook cluster.yml",
                 "/bin/rekindle-runner image pull --digest sha256:00 --url-file -",
+                "/bin/rekindle-runner fetch --into /x",
             ]
         );
     }

@@ -1,10 +1,13 @@
 //! Kubespray: Kubernetes on every node of the spec, by Ansible in a container on the bastion.
 //!
-//! The run itself is that of `jobs::ansible`; here stands what it is given (`inventory`). That it ended well
+//! The run itself is that of `jobs::ansible`; here stands what it is given (`inventory`, `images`). That it ended well
 //! is not the proof; what the Kubernetes API says of the nodes is (`jobs::kubernetes`).
 
 #[cfg(test)]
 mod ansible_tests;
+mod images;
+#[cfg(test)]
+mod images_tests;
 pub(super) mod inventory;
 #[cfg(all(test, feature = "real-kubespray"))]
 mod real_tests;
@@ -13,14 +16,15 @@ use std::time::Duration;
 
 use jobs::spec::{Kubernetes, Node, Role};
 
-use super::ansible::{self, Work, inputs};
+use super::ansible::{self, Work};
 use super::kubernetes::{self, nodes};
 use crate::engine::{Ctx, JobError, Patience, Poll, Proof, Proven};
+use images::Images;
 
 /// The step names.
 pub const STEPS: &[&str] = &[
-    "artifact", "intent", "runner", "image", "inputs", "alone", "start", "run", "log", "clean",
-    "ready", "prove",
+    "images", "artifact", "intent", "runner", "image", "inputs", "alone", "start", "run", "log",
+    "clean", "ready", "prove",
 ];
 
 /// Where Kubespray is in its image.
@@ -30,16 +34,29 @@ pub(super) const FOLDER: &str = "/kubespray";
 pub async fn run(ctx: &Ctx) -> Result<Proven, JobError> {
     let kubernetes = of_spec(ctx)?;
     let nodes = nodes_of(ctx);
+    let images = match &kubernetes.images {
+        Some(bundle) => Some(Images::of(ctx, kubernetes, bundle).await?),
+        None => None,
+    };
+    let mut binds = Vec::new();
+    if let Some(images) = &images {
+        binds.push(images.bring(ctx).await?);
+    }
     let work = Work {
         image: &kubernetes.image,
         cwd: FOLDER,
-        commands: vec![inputs::playbook("cluster.yml")],
+        commands: images::commands(images.is_some()),
         hosts: nodes.iter().map(|node| node.name.as_str()).collect(),
         deadline: ansible::DEADLINE,
+        binds,
     };
     ansible::run(ctx, &work, || async {
         let machines = ansible::machines(ctx, &nodes).await?;
-        inventory::render(kubernetes, &machines, None).map_err(JobError::fatal)
+        let mut files = inventory::render(kubernetes, &machines, None).map_err(JobError::fatal)?;
+        if let Some(images) = &images {
+            files.extend(images.files(ctx).await?);
+        }
+        Ok(files)
     })
     .await?;
 

@@ -57,6 +57,7 @@ pub async fn run(ctx: &Ctx, job: &OsUpdate) -> Result<Proven, JobError> {
         cwd: inputs::INPUTS,
         commands: vec![inputs::playbook(PLAYBOOK)],
         hosts: chosen.iter().map(|node| node.name.as_str()).collect(),
+        binds: vec![],
         deadline: ansible::DEADLINE.max(A_NODE * u32::try_from(chosen.len()).unwrap_or(u32::MAX)),
     };
     ansible::run(ctx, &work, || async {

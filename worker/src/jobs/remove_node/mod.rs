@@ -82,6 +82,7 @@ pub async fn run(ctx: &Ctx, job: &RemoveNode) -> Result<Proven, JobError> {
                 false => nodes.iter().map(|node| node.name.as_str()).collect(),
             },
             deadline: ansible::DEADLINE,
+            binds: vec![],
         };
         ansible::run(ctx, &work, || async {
             let machines = ansible::machines(ctx, &nodes).await?;

@@ -18,9 +18,10 @@ use super::keeper::Keeper;
 use super::lock::lock;
 use super::tool;
 
-/// What a host can do: serve ssh, make and mount file systems, be driven by Ansible.
+/// What a host can do: serve ssh, make and mount file systems, be driven by Ansible, hold container images.
 const PACKAGES: &[&str] = &[
     "ca-certificates",
+    "containerd",
     "curl",
     "e2fsprogs",
     "iproute2",

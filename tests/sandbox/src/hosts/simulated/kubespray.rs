@@ -90,7 +90,9 @@ pub(super) fn reads_stdin(argv: &[String]) -> bool {
     let words: Vec<&str> = argv.iter().map(String::as_str).collect();
     match words.split_first() {
         Some((program, args)) if file_name(program) == "rekindle-runner" => {
-            args.starts_with(&["image", "pull"]) || args.contains(&"--secrets-stdin")
+            args.starts_with(&["image", "pull"])
+                || args.starts_with(&["fetch"])
+                || args.contains(&"--secrets-stdin")
         }
         _ => false,
     }
@@ -113,6 +115,7 @@ pub(super) async fn run(
         )),
         "rekindle-runner" => match args.as_slice() {
             ["image", "pull", rest @ ..] => pull(inner, server, rest, stdin).await,
+            ["fetch", rest @ ..] => bring(inner, server, rest, stdin).await,
             ["run", rest @ ..] => start(inner, server, rest, stdin),
             ["status", id, ..] => status(inner, server, id),
             ["logs", id, rest @ ..] => logs(inner, server, id, rest),
@@ -158,6 +161,30 @@ async fn pull(inner: &Inner, server: &str, args: &[&str], stdin: &[u8]) -> Ran {
         return Err((4, format!("error: the image is {found}, not {digest}")));
     }
     write(&mut inner.world(), server, &path, b"(unpacked)".to_vec())?;
+    Ok(Output::default())
+}
+
+/// Fetches files for real, by the URLs that were lent.
+async fn bring(inner: &Inner, server: &str, args: &[&str], stdin: &[u8]) -> Ran {
+    let args = Args::parse(args, "", &["into"]);
+    let into = args.value(&["into"]).unwrap_or_default().to_owned();
+    let order: Value = serde_json::from_slice(stdin).map_err(|e| (2, format!("error: {e}")))?;
+    for file in order["files"].as_array().into_iter().flatten() {
+        let text = |field: &str| file[field].as_str().unwrap_or_default();
+        let path = format!("{into}/{}", text("name"));
+        let there = |machine: &Machine| machine.root.get(&path).is_some();
+        if inner.world().find(server).is_some_and(there) {
+            continue;
+        }
+        let body = fetch(text("url"))
+            .await
+            .map_err(|e| (3, format!("error: `{}` did not come: {e}", text("name"))))?;
+        let found = format!("sha256:{}", hex::encode(Sha256::digest(&body)));
+        if found != text("digest") || file["size"] != body.len() {
+            return Err((4, format!("error: `{}` is {found}", text("name"))));
+        }
+        write(&mut inner.world(), server, &path, body)?;
+    }
     Ok(Output::default())
 }
 
@@ -349,11 +376,13 @@ fn go_on(world: &mut World, server: &str, run: &mut Run, play: &Play) -> Result<
             _ => None,
         }
     };
+    // Several commands are lines of a script; all have the same inventory.
     let argv: Vec<&str> = run.spec["argv"]
         .as_array()
         .into_iter()
         .flatten()
         .filter_map(Value::as_str)
+        .flat_map(str::split_whitespace)
         .collect();
     let at = argv.iter().position(|word| *word == "--inventory");
     let inventory = at

@@ -1,7 +1,9 @@
 //! A small registry on loopback: it keeps what is pushed into it, asks who is there, fails on request,
-//! and remembers who asked for what.
+//! and remembers who asked for what. The tests of the runner, which know no sandbox, have this file too.
 
-use std::collections::BTreeMap;
+#![allow(clippy::unwrap_used, reason = "it serves tests, which end with it")]
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::{Arc, Condvar, Mutex};
@@ -13,6 +15,7 @@ use base64::engine::general_purpose::STANDARD;
 /// Whom the registry lets in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Door {
+    /// Everybody.
     Open,
     /// Who shows a token of `/token`, where everybody gets one.
     Token,
@@ -25,6 +28,7 @@ pub enum Door {
 /// What goes wrong with one request.
 #[derive(Debug, Clone)]
 pub enum Fault {
+    /// An answer without a body.
     Status(u16),
     /// The connection breaks after so many bytes of the body.
     Cut(usize),
@@ -34,6 +38,7 @@ pub enum Fault {
     Body(Vec<u8>),
     /// Another body, and its length is not said.
     Unsized(Vec<u8>),
+    /// The object is elsewhere.
     Redirect(String),
     /// From now on, the tokens so far are not known any more.
     Forget,
@@ -42,7 +47,9 @@ pub enum Fault {
 /// A request that came.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Request {
+    /// With its query.
     pub path: String,
+    /// Who is there.
     pub authorization: Option<String>,
     /// Where it wants to begin.
     pub range: Option<usize>,
@@ -57,11 +64,16 @@ struct State {
     requests: Vec<Request>,
     tokens: u32,
     valid_from: u32,
+    /// The repositories whose door was shown to somebody: tokens are for these.
+    challenged: BTreeSet<String>,
     released: bool,
+    down: bool,
 }
 
+/// A registry that runs until the process ends.
 #[derive(Debug, Clone)]
 pub struct Registry {
+    /// Host and port.
     pub address: String,
     shared: Arc<(Mutex<State>, Condvar)>,
 }
@@ -70,6 +82,7 @@ pub struct Registry {
 pub const PASSWORD: &str = "hunter2:with:colons";
 
 impl Registry {
+    /// Starts one that is empty.
     pub fn start(door: Door) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap().to_string();
@@ -80,7 +93,9 @@ impl Registry {
             requests: Vec::new(),
             tokens: 0,
             valid_from: 0,
+            challenged: BTreeSet::new(),
             released: false,
+            down: false,
         };
         let registry = Self {
             address,
@@ -97,10 +112,12 @@ impl Registry {
         registry
     }
 
+    /// The repository of the runner's tests.
     pub fn url(&self) -> String {
         format!("oci+http://{}/team/app", self.address)
     }
 
+    /// Puts something under a path, instead of what is there.
     pub fn put(&self, path: &str, body: &[u8]) {
         self.lock().objects.insert(path.to_owned(), body.to_vec());
     }
@@ -110,6 +127,17 @@ impl Registry {
         self.lock().faults.push((path.into(), fault));
     }
 
+    /// Removes whatever has a path that contains this.
+    pub fn remove(&self, path: &str) {
+        self.lock().objects.retain(|there, _| !there.contains(path));
+    }
+
+    /// From now on it hangs up on everybody, or no longer does.
+    pub fn set_down(&self, down: bool) {
+        self.lock().down = down;
+    }
+
+    /// All that was asked so far.
     pub fn requests(&self) -> Vec<Request> {
         self.lock().requests.clone()
     }
@@ -123,6 +151,7 @@ impl Registry {
             .count()
     }
 
+    /// Lets what stalls go on.
     pub fn release(&self) {
         self.lock().released = true;
         self.shared.1.notify_all();
@@ -137,6 +166,9 @@ impl Registry {
         let (fault, body, allowed) = {
             let mut state = self.lock();
             state.requests.push(request.clone());
+            if state.down {
+                return Ok(());
+            }
             let at = state
                 .faults
                 .iter()
@@ -160,7 +192,7 @@ impl Registry {
             _ => {}
         }
         if !allowed {
-            return head(&mut stream, 401, &self.challenge(), Some(0));
+            return head(&mut stream, 401, &self.challenge(&request.path), Some(0));
         }
         match &fault {
             Some(Fault::Body(other)) => {
@@ -209,26 +241,29 @@ impl Registry {
         }
     }
 
-    fn challenge(&self) -> String {
-        match self.lock().door {
-            Door::Alice => "WWW-Authenticate: Basic realm=\"r\"\r\n".to_owned(),
-            _ => format!(
-                "WWW-Authenticate: Bearer realm=\"http://{}/token\",service=\"the registry\",\
-                 scope=\"repository:team/app:pull,push\"\r\n",
-                self.address
-            ),
+    fn challenge(&self, path: &str) -> String {
+        let mut state = self.lock();
+        if state.door == Door::Alice {
+            return "WWW-Authenticate: Basic realm=\"r\"\r\n".to_owned();
         }
+        let name = path.trim_start_matches("/v2/");
+        let end = name.find("/manifests/").or(name.find("/blobs/"));
+        let name = &name[..end.unwrap_or(name.len())];
+        state.challenged.insert(name.to_owned());
+        format!(
+            "WWW-Authenticate: Bearer realm=\"http://{}/token\",service=\"the registry\",\
+             scope=\"repository:{name}:pull,push\"\r\n",
+            self.address
+        )
     }
 }
 
 impl State {
-    /// What `/token` answers, for this repository and reading only.
+    /// What `/token` answers, for a repository that was asked for, and reading only.
     fn token(&mut self, query: &str, authorization: Option<&str>) -> Option<Vec<u8>> {
-        assert!(
-            query.contains("scope=repository:team/app:pull")
-                || query.contains("scope=repository%3Ateam%2Fapp%3Apull"),
-            "{query}"
-        );
+        let plain = query.replace("%3A", ":").replace("%2F", "/");
+        let scope = |name: &String| plain.contains(&format!("scope=repository:{name}:pull"));
+        assert!(self.challenged.iter().any(scope), "{query}");
         assert!(!query.contains("push"), "{query}");
         assert!(query.contains("service=the"), "{query}");
         if self.door == Door::TokenOfAlice && authorization != Some(&alice()) {
