@@ -133,6 +133,9 @@ def kubectl(ip, args):
     words = [word for word in args if not word.startswith("--")]
     if words == ["get", "nodes"]:
         return print(call(ip, "GET", "/nodes"))
+    if words == ["version"]:
+        call(ip, "GET", "/nodes")
+        return print(json.dumps({"serverVersion": {"gitVersion": config()["version"]}}))
     if words[:2] == ["get", "node"]:
         items = json.loads(call(ip, "GET", "/nodes"))["items"]
         found = [one for one in items if one["metadata"]["name"] == words[2]]

@@ -366,6 +366,29 @@ async fn the_job_is_not_done_before_every_node_is_ready() -> anyhow::Result<()> 
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_upgrade_that_leaves_the_api_server_behind_is_not_proven() -> anyhow::Result<()> {
+    let scene = Scene::new(Play::default()).await?;
+    let before = spec().replace("version: \"1.33.7\"", "version: \"1.32.10\"");
+    scene.recovered(&before).await?;
+    let worker = scene.worker().await?;
+    let begun = scene.lab.recover(&spec()).await?;
+    scene
+        .says(&begun, r#"the API server: "v1.32.10" instead of "v1.33.7""#)
+        .await?;
+    assert_eq!(scene.kubelet("test-cache-1")["version"], "1.33.7");
+    scene.lab.flags(&begun, &cancelled()).await?;
+    begun.ended(LONG).await?;
+    worker.stop().await?;
+
+    let told = spec().replace(
+        "kubernetes:\n",
+        "kubernetes:\n  extra_vars: { upgrade_cluster_setup: true }\n",
+    );
+    scene.recovered(&told).await?;
+    scene.lab.sandbox.stop().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_master_that_does_not_answer_is_not_the_only_one_asked() -> anyhow::Result<()> {
     let play = Play {
         silent: Some("test-master-1".into()),

@@ -46,6 +46,12 @@ pub(super) async fn states(ctx: &Ctx, nodes: &[Node]) -> Result<BTreeMap<String,
     ask(ctx, nodes, &["get", "nodes"], read).await
 }
 
+/// The version of the API server, such as `v1.33.7`.
+pub(super) async fn version(ctx: &Ctx, nodes: &[Node]) -> Result<String, JobError> {
+    let read = |answer: &[u8]| nodes::server_version(answer).map_err(JobError::retry);
+    ask(ctx, nodes, &["version"], read).await
+}
+
 /// Does something on the first of the masters on which it works.
 async fn on_a_master<T, F, Fut>(
     ctx: &Ctx,

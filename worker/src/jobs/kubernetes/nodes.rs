@@ -113,13 +113,16 @@ pub(in crate::jobs) fn compare(
     kubernetes: &Kubernetes,
     wanted: &[Node],
     answer: &[u8],
+    server: &str,
 ) -> Result<Proof, serde_json::Error> {
     let list: List = serde_json::from_slice(answer)?;
     let (mut expected, mut observed) = (BTreeMap::new(), BTreeMap::new());
+    // Kubespray brings kubelets to another version and leaves the API server at its own, unless it is told.
+    let version = format!("v{}", kubernetes.version);
     for node in wanted {
         let should = Seen {
             ready: true,
-            kubelet: format!("v{}", kubernetes.version),
+            kubelet: version.clone(),
             labels: node.labels.clone(),
             taints: node.taints.iter().map(|taint| normal(taint)).collect(),
         };
@@ -138,15 +141,36 @@ pub(in crate::jobs) fn compare(
         .filter(|name| !expected.contains_key(name))
         .collect();
     Ok(Proof {
-        holds: !expected.is_empty() && expected == observed,
-        expected: json!({"nodes": expected}),
-        observed: json!({"nodes": observed, "not_in_the_spec": unknown}),
+        holds: !expected.is_empty() && expected == observed && server == version,
+        expected: json!({"nodes": expected, "api_server": version}),
+        observed: json!({"nodes": observed, "api_server": server, "not_in_the_spec": unknown}),
     })
+}
+
+/// Reads the answer to `kubectl version`.
+///
+/// # Errors
+/// When it does not have the server's: kubectl alone knows its own.
+pub(in crate::jobs) fn server_version(answer: &[u8]) -> Result<String, serde_json::Error> {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Versions {
+        server_version: Version,
+    }
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Version {
+        git_version: String,
+    }
+    let versions: Versions = serde_json::from_slice(answer)?;
+    Ok(versions.server_version.git_version)
 }
 
 /// What of a proof does not hold, in a few words.
 pub(in crate::jobs) fn missing(proof: &Proof) -> String {
     let nodes = |value: &serde_json::Value| value["nodes"].as_object().cloned().unwrap_or_default();
+    let [is, should] = [&proof.observed, &proof.expected].map(|side| &side["api_server"]);
+    let server = (is != should).then(|| format!("the API server: {is} instead of {should}"));
     let observed = nodes(&proof.observed);
     let wrong = nodes(&proof.expected)
         .into_iter()
@@ -164,7 +188,7 @@ pub(in crate::jobs) fn missing(proof: &Proof) -> String {
                 there[field], should[field]
             ))
         });
-    let wrong: Vec<String> = wrong.take(3).collect();
+    let wrong: Vec<String> = server.into_iter().chain(wrong).take(3).collect();
     wrong.join("; ")
 }
 
@@ -258,7 +282,28 @@ mod tests {
 
     fn proof(answer: &Value) -> Proof {
         let (kubernetes, nodes) = wanted();
-        compare(&kubernetes, &nodes, answer.to_string().as_bytes()).unwrap()
+        compare(
+            &kubernetes,
+            &nodes,
+            answer.to_string().as_bytes(),
+            "v1.33.7",
+        )
+        .unwrap()
+    }
+
+    #[test]
+    fn an_api_server_of_another_version_is_no_proof() {
+        let (kubernetes, nodes) = wanted();
+        let answer = answer().to_string();
+        let proof = compare(&kubernetes, &nodes, answer.as_bytes(), "v1.32.9").unwrap();
+        assert!(!proof.holds);
+        assert_eq!(
+            missing(&proof),
+            r#"the API server: "v1.32.9" instead of "v1.33.7""#
+        );
+        let said = br#"{"clientVersion": {"gitVersion": "v1.33.7"}, "serverVersion": {"gitVersion": "v1.32.9", "major": "1"}}"#;
+        assert_eq!(server_version(said).unwrap(), "v1.32.9");
+        server_version(br#"{"clientVersion": {"gitVersion": "v1.33.7"}}"#).unwrap_err();
     }
 
     #[test]
@@ -345,9 +390,9 @@ mod tests {
     fn what_is_no_list_is_an_error_and_no_nodes_prove_nothing() {
         let (kubernetes, nodes) = wanted();
         for answer in ["", "{}", "[]", "error: no such host"] {
-            compare(&kubernetes, &nodes, answer.as_bytes()).expect_err(answer);
+            compare(&kubernetes, &nodes, answer.as_bytes(), "v1.33.7").expect_err(answer);
         }
-        let nothing = compare(&kubernetes, &[], b"{\"items\": []}").unwrap();
+        let nothing = compare(&kubernetes, &[], b"{\"items\": []}", "v1.33.7").unwrap();
         assert!(!nothing.holds);
     }
 

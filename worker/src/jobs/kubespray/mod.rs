@@ -89,8 +89,9 @@ pub(super) fn nodes_of(ctx: &Ctx) -> Vec<Node> {
 
 /// The nodes as the API shows them, against what the spec says.
 async fn look(ctx: &Ctx, kubernetes: &Kubernetes, nodes: &[Node]) -> Result<Proof, JobError> {
+    let server = kubernetes::version(ctx, nodes).await?;
     kubernetes::ask(ctx, nodes, &["get", "nodes"], |answer| {
-        nodes::compare(kubernetes, nodes, answer).map_err(JobError::retry)
+        nodes::compare(kubernetes, nodes, answer, &server).map_err(JobError::retry)
     })
     .await
 }

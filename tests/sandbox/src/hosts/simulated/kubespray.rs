@@ -391,6 +391,11 @@ fn go_on(world: &mut World, server: &str, run: &mut Run, play: &Play) -> Result<
     let inventory: Value = inventory
         .and_then(|bytes| serde_json::from_slice(&bytes).ok())
         .unwrap_or_default();
+    let extra = argv.iter().find_map(|word| word.strip_prefix('@'));
+    let extra = extra.and_then(|path| read(world, path));
+    let extra: Value = extra
+        .and_then(|bytes| serde_json::from_slice(&bytes).ok())
+        .unwrap_or_default();
     let known = option(&run.spec, "UserKnownHostsFile=").and_then(|path| read(world, &path));
     let known = String::from_utf8_lossy(&known.unwrap_or_default()).into_owned();
     let hosts = hosts_of(&inventory);
@@ -441,7 +446,7 @@ fn go_on(world: &mut World, server: &str, run: &mut Run, play: &Play) -> Result<
                 }
                 None => {
                     for host in &hosts {
-                        install(world, host, &inventory)?;
+                        install(world, host, &inventory, &extra)?;
                     }
                 }
             }
@@ -562,7 +567,12 @@ fn reach(world: &World, host: &Host, known: &str, key: &str) -> Result<(), Strin
 }
 
 /// Makes a node of a host; what is on it already is counted.
-fn install(world: &mut World, host: &Host, inventory: &Value) -> Result<(), (u32, String)> {
+fn install(
+    world: &mut World,
+    host: &Host,
+    inventory: &Value,
+    extra: &Value,
+) -> Result<(), (u32, String)> {
     let machine = machine_of(world, host).ok_or((1, "no such host".to_owned()))?;
     let before = match machine.root.get(KUBELET).map(|e| &e.node) {
         Some(Node::File(bytes)) => serde_json::from_slice(bytes).unwrap_or_default(),
@@ -572,12 +582,18 @@ fn install(world: &mut World, host: &Host, inventory: &Value) -> Result<(), (u32
     if !host.master && !host.worker {
         return Ok(());
     }
+    let version = &inventory["all"]["vars"]["kube_version"];
     let node = json!({
         "name": host.name,
-        "version": inventory["all"]["vars"]["kube_version"],
+        "version": version,
         "labels": host.labels,
         "taints": host.taints,
         "installed": before["installed"].as_u64().unwrap_or(0) + 1,
+        // What runs stays as it is unless it is told to change.
+        "api_server": match extra["upgrade_cluster_setup"].as_bool() {
+            Some(true) => version,
+            _ => before.get("api_server").unwrap_or(version),
+        },
     });
     write(world, &id, KUBELET, node.to_string().into_bytes())?;
     if host.master {
@@ -587,7 +603,7 @@ fn install(world: &mut World, host: &Host, inventory: &Value) -> Result<(), (u32
     Ok(())
 }
 
-/// `kubectl get nodes`, on a master.
+/// `kubectl get nodes` and `kubectl version`, on a master.
 fn kubectl(inner: &Inner, server: &str, args: &[&str]) -> Ran {
     let play = inner.lock(&inner.kubespray).clone();
     let world = inner.world();
@@ -596,6 +612,15 @@ fn kubectl(inner: &Inner, server: &str, args: &[&str]) -> Ran {
         return Err((1, "The connection to the server was refused".into()));
     }
     let words: Vec<&&str> = args.iter().filter(|a| !a.starts_with("--")).collect();
+    if words == [&"version"] && args.contains(&"--output=json") {
+        let node = match machine.root.get(KUBELET).map(|e| &e.node) {
+            Some(Node::File(bytes)) => serde_json::from_slice(bytes).unwrap_or_default(),
+            _ => Value::Null,
+        };
+        let version = format!("v{}", node["api_server"].as_str().unwrap_or_default());
+        let versions = json!({"serverVersion": {"gitVersion": version}});
+        return Ok(Output::ok(versions.to_string()));
+    }
     if words != [&"get", &"nodes"] || !args.contains(&"--output=json") {
         return Err((
             1,
