@@ -166,7 +166,12 @@ async fn nothing_outlives_the_lease() {
 #[tokio::test]
 async fn a_daemon_does_not_outlive_the_program_that_left_it_behind() {
     let word = format!("82{}.5", Uuid::new_v4().as_u128() % 1_000_000_000);
-    let program = shell(&format!("setsid sleep {word} & sleep 0.2; exit 0"));
+    let folder = tempfile::tempdir().unwrap();
+    let there = folder.path().join("there").display().to_string();
+    // It says that it has a session of its own; only then does the program leave it behind.
+    let daemon = format!("setsid sh -c 'touch {there}; exec sleep {word}' &");
+    let wait = format!("until [ -e {there} ]; do sleep 0.01; done; exit 0");
+    let program = shell(&format!("{daemon} {wait}"));
     let finished = run(program).await.unwrap();
     assert!(finished.is_success());
     assert!(processes(&word).is_empty());

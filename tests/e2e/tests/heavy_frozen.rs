@@ -239,6 +239,7 @@ async fn heavy_workers_frozen_in_turn_do_each_step_once() -> anyhow::Result<()> 
                 Err(_) => continue,
             }
         };
+        // The moment of the freeze: somewhere in the middle of a step.
         let pause = sleep(Duration::from_millis(500));
         tokio::select! {
             done = &mut finished => break done?,
