@@ -15,6 +15,7 @@ pub mod pgbackrest;
 pub mod registries;
 mod run;
 pub mod sealed;
+pub mod sops;
 pub mod ssh;
 pub mod telemetry;
 pub mod world;
