@@ -355,7 +355,7 @@ async fn flaw_44_a_list_for_another_kubernetes_is_refused_before_anything_is_ask
         ),
         (
             format!("{IMAGES}nginx:1\n"),
-            "line 9: `nginx:1` is not an image",
+            "line 10: `nginx:1` is not an image",
         ),
         (format!("{IMAGES}{PAUSE}\n"), "stands in line 5 already"),
         (String::new(), "there is no image in the list"),
@@ -405,8 +405,8 @@ async fn a_blob_that_was_damaged_in_the_bucket_is_named_and_not_used() -> anyhow
 
 /// The spec of the harness with a bundle.
 fn with_images(digits: &str) -> String {
-    let images = format!("  images: {{ digest: \"sha256:{digits}\" }}\n  network:");
-    SPEC.replacen("  network:", &images, 1)
+    let images = format!("  images: {{ digest: \"sha256:{digits}\" }}\n  extra_vars:");
+    SPEC.replacen("  extra_vars:", &images, 1)
 }
 
 /// The whole cluster, by the plan that everybody gets.
