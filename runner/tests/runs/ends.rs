@@ -101,28 +101,25 @@ fn a_program_sees_its_variables_and_nothing_of_ours() {
 #[test]
 fn a_user_without_rights_has_runs_too() {
     let world = World::new();
-    let binary = world.path("runner");
-    fs::copy(env!("CARGO_BIN_EXE_rekindle-runner"), &binary).unwrap();
+    fs::copy(env!("CARGO_BIN_EXE_rekindle-runner"), world.path("runner")).unwrap();
     fs::create_dir(world.store()).unwrap();
     let owned = std::process::Command::new("chown")
         .args(["-R", "1000:1000"])
         .args([world.store(), world.path("root")])
         .status();
     assert!(owned.unwrap().success());
-    let mut command = std::process::Command::new("setpriv");
+    // The folder's parents may be closed to others: it is seen at /mnt, by this command alone.
+    let script = "mount --make-rprivate / && mount --bind \"$0\" /mnt && exec setpriv \"$@\"";
+    let mut command = std::process::Command::new("unshare");
     command
-        .args([
-            "--reuid=1000",
-            "--regid=1000",
-            "--clear-groups",
-            "--inh-caps=-all",
-        ])
-        .arg(&binary)
-        .args(["run", "--id", "a", "--root"])
-        .arg(world.path("root"))
-        .args(["--secrets-stdin", "--", "/bin/sh", "-c"])
+        .args(["--mount", "sh", "-c", script])
+        .arg(world.path(""))
+        .args(["--reuid=1000", "--regid=1000", "--clear-groups"])
+        .args(["--inh-caps=-all", "/mnt/runner", "run", "--id", "a"])
+        .args(["--root", "/mnt/root", "--secrets-stdin", "--"])
+        .args(["/bin/sh", "-c"])
         .arg("cat /run/secrets/key /proc/self/uid_map; exit 3")
-        .env("REKINDLE_RUNNER_STORE", world.store())
+        .env("REKINDLE_RUNNER_STORE", "/mnt/store")
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());
