@@ -68,7 +68,7 @@ impl Kubespray {
             .replace("\"2.17.14\"", &format!("\"{}\"", release.ansible_from));
         let spec = ClusterSpec::parse(&spec).unwrap();
         let machines = machines(&spec);
-        let mut files = inventory::render(&spec.kubernetes.unwrap(), &machines).unwrap();
+        let mut files = inventory::render(&spec.kubernetes.unwrap(), &machines, None).unwrap();
         let file = files.get_mut("inventory.json").unwrap();
         let mut inventory = serde_json::from_slice(file).unwrap();
         change(&mut inventory);
