@@ -317,6 +317,15 @@ impl Lab {
         Ok(())
     }
 
+    /// Cancels it, as an operator does.
+    pub async fn cancel(&self, begun: &Begun) -> anyhow::Result<()> {
+        let flags = Flags {
+            cancelled: Some("enough".into()),
+            ..Flags::default()
+        };
+        self.flags(begun, &flags).await
+    }
+
     /// The recovery's report.
     pub fn report(&self, begun: &Begun) -> Option<serde_json::Value> {
         let bytes = self

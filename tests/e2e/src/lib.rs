@@ -14,5 +14,6 @@ pub mod sqs;
 pub mod store_conformance;
 pub mod store_lab;
 pub mod tap;
+pub mod tools;
 pub mod volumes;
 pub mod writers;

@@ -83,9 +83,18 @@ impl Site {
 
     /// Begins a recovery of the reference cluster by way of the broker, as `rekindle` does.
     pub async fn begin(&self, plan: Option<Vec<PlannedJob>>) -> anyhow::Result<Begun> {
+        self.begin_with(SPEC, plan).await
+    }
+
+    /// The same of any cluster.
+    pub async fn begin_with(
+        &self,
+        spec: &str,
+        plan: Option<Vec<PlannedJob>>,
+    ) -> anyhow::Result<Begun> {
         let queue = self.broker.queue()?;
         let store = self.sandbox.store().await?;
-        let begun = begin(&store, queue.as_ref(), SPEC, plan).await?;
+        let begun = begin(&store, queue.as_ref(), spec, plan).await?;
         queue.close().await;
         Ok(begun)
     }

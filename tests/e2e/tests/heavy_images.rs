@@ -8,69 +8,39 @@ use std::time::Duration;
 use anyhow::{Context, ensure};
 use e2e::harness::kinds::IMAGES;
 use e2e::lab::small;
-use e2e::processes::{Workers, program};
-use e2e::recovery::{Begun, begin};
+use e2e::processes::Workers;
+use e2e::recovery::Begun;
 use e2e::site::Site;
+use e2e::tools::Tools;
 use jobs::ids::{JobName, NodeName, StepKey};
 use jobs::images::{Platform, Reference};
 use jobs::keys;
 use jobs::message::{Job, MirrorImages};
 use jobs::plan::PlannedJob;
 use sandbox::registry::{Door, Image, PASSWORD, Registry, tar};
-use tokio::process::Command;
 use worker::ssh::HostExt;
 
 /// Only ends runs that are broken.
 const LONG: Duration = Duration::from_secs(400);
 const NODES: [&str; 2] = ["test-master-1", "test-cache-1"];
 
-/// The runner's program without what is for debuggers, and the image with Ansible.
-async fn made(folder: &std::path::Path) -> anyhow::Result<Vec<u8>> {
-    let runner = program("rekindle-runner")?;
-    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../kubespray-image");
-    let made = Command::new(script)
-        .arg(&runner)
-        .kill_on_drop(true)
-        .output();
-    let made = made.await.context("run tests/kubespray-image")?;
-    let words = String::from_utf8_lossy(&made.stderr);
-    ensure!(made.status.success(), "tests/kubespray-image: {words}");
-    let mut strip = Command::new("strip");
-    strip
-        .arg("-o")
-        .arg(folder.join("rekindle-runner"))
-        .arg(&runner);
-    ensure!(strip.status().await?.success(), "strip failed");
-    Ok(std::fs::read(String::from_utf8(made.stdout)?.trim())?)
-}
-
-fn spec(image: &[u8], bundle: Option<&str>) -> String {
+fn spec(tools: &Tools, bundle: Option<&str>) -> String {
     let images = bundle.map_or(String::new(), |digest| {
         format!("  images: {{ digest: \"{digest}\" }}\n")
     });
-    let section = format!(
-        "kubernetes:
-  version: \"1.33.7\"
-  kubespray: \"2.29.1\"
-  image: {{ digest: \"sha256:{}\", key: kubespray, ansible_core: \"2.17.14\" }}
-{images}  extra_vars:
+    let vars = "  extra_vars:
     standin_containerd: true
     enable_nodelocaldns: false
     enable_dns_autoscaler: false
     metrics_server_enabled: false
     local_volume_provisioner_enabled: false
     loadbalancer_apiserver_localhost: false
-load_balancer:",
-        jobs::digest(image)
-    );
-    small("test").replacen("load_balancer:", &section, 1)
+";
+    tools.spec(&small("test"), &(images + vars))
 }
 
 async fn run(site: &Site, spec: &str, plan: Option<Vec<PlannedJob>>) -> anyhow::Result<Begun> {
-    let queue = site.broker.queue()?;
-    let store = site.sandbox.store().await?;
-    let begun = begin(&store, queue.as_ref(), spec, plan).await?;
-    queue.close().await;
+    let begun = site.begin_with(spec, plan).await?;
     begun.finished(LONG).await?;
     Ok(begun)
 }
@@ -113,7 +83,7 @@ async fn stop(workers: Workers, site: Site) -> anyhow::Result<()> {
 #[tokio::test(flavor = "multi_thread")]
 async fn heavy_mirrored_images_are_in_the_containerd_of_every_node() -> anyhow::Result<()> {
     let folder = tempfile::tempdir()?;
-    let image = made(folder.path()).await?;
+    let tools = Tools::made().await?;
     let registry = Registry::start(Door::TokenOfAlice);
     let mut wanted = BTreeSet::new();
     let mut list = String::new();
@@ -135,15 +105,8 @@ async fn heavy_mirrored_images_are_in_the_containerd_of_every_node() -> anyhow::
     let auth = folder.path().join("config.json");
     std::fs::write(&auth, login.to_string())?;
 
-    let site = Site::real(Duration::from_millis(200)).await?;
-    site.sandbox
-        .s3
-        .put_object("artifacts/kubespray", image.clone());
-    let mut workers = site.workers(&[])?;
-    workers.set(
-        "REKINDLE_RUNNER",
-        folder.path().join("rekindle-runner").to_str(),
-    );
+    let site = tools.site().await?;
+    let mut workers = tools.workers(&site)?;
     let mirrors = ["registry.k8s.io", "quay.io"]
         .map(|host| format!("{host}=oci+http://{}", registry.address));
     workers.set("REKINDLE_REGISTRY_MIRRORS", Some(&mirrors.join(",")));
@@ -161,7 +124,7 @@ async fn heavy_mirrored_images_are_in_the_containerd_of_every_node() -> anyhow::
         needs: vec![],
         always: false,
     };
-    let begun = run(&site, &spec(&image, None), Some(vec![job])).await?;
+    let begun = run(&site, &spec(&tools, None), Some(vec![job])).await?;
     let record = begun
         .record("mirror-images")
         .await?
@@ -172,7 +135,7 @@ async fn heavy_mirrored_images_are_in_the_containerd_of_every_node() -> anyhow::
     // The registry is gone: what the nodes get comes from the bucket.
     registry.set_down(true);
     let asked = registry.requests().len();
-    let with = spec(&image, Some(bundle));
+    let with = spec(&tools, Some(bundle));
     let begun = run(&site, &with, None).await?;
     for node in NODES {
         assert_eq!(images_of(&site, &begun, node).await?, wanted, "{node}");

@@ -324,6 +324,7 @@ async fn heavy_an_api_server_that_goes_away_during_a_call_is_asked_again() {
         let (objects, map) = (objects.clone(), map.clone());
         async move { objects.get(&map).await }
     });
+    // Time for it to leave; one that had not left would be the easier case.
     tokio::time::sleep(Duration::from_millis(200)).await;
     assert!(!call.is_finished(), "a frozen server answers");
     api.kill_api().await.unwrap();

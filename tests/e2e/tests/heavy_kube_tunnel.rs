@@ -231,6 +231,7 @@ async fn heavy_the_api_is_asked_through_any_master_that_answers() {
         let objects = objects.clone();
         async move { objects.get(&map()).await }
     });
+    // Time for it to leave; one that had not left would be the easier case.
     tokio::time::sleep(Duration::from_millis(300)).await;
     assert!(!call.is_finished(), "a frozen server answers");
     let bastion = scene.ssh("bastion").await;

@@ -4,22 +4,21 @@
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use e2e::history;
 use e2e::lab::small;
-use e2e::processes::{Workers, program};
-use e2e::recovery::{Begun, SPEC, begin};
+use e2e::processes::Workers;
+use e2e::recovery::{Begun, SPEC};
 use e2e::site::Site;
+use e2e::tools::Tools;
 use jobs::ids::{JobName, NodeName, StepKey};
 use jobs::keys;
 use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
 use rand::{RngExt, SeedableRng};
 use serde_json::Value;
-use tokio::process::Command;
 use tokio::time::{sleep, timeout};
 use worker::ssh::{HostExt, Ssh};
 
@@ -35,41 +34,16 @@ struct Scene {
     spec: String,
     master: NodeName,
     bastion: NodeName,
-    folder: tempfile::TempDir,
+    tools: Tools,
 }
 
 impl Scene {
     /// `pause`: seconds that the playbook spends doing nothing.
     async fn new(spec: &str, pause: u32) -> anyhow::Result<Self> {
-        let runner = program("rekindle-runner")?;
-        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../kubespray-image");
-        let made = Command::new(script)
-            .arg(&runner)
-            .kill_on_drop(true)
-            .output();
-        let made = made.await.context("run tests/kubespray-image")?;
-        let words = String::from_utf8_lossy(&made.stderr);
-        ensure!(made.status.success(), "tests/kubespray-image: {words}");
-        let image = std::fs::read(String::from_utf8(made.stdout)?.trim())?;
-        let digest = jobs::digest(&image);
-
-        // What would be uploaded is mostly for debuggers.
-        let folder = tempfile::tempdir()?;
-        let mut strip = Command::new("strip");
-        strip.arg("-o").arg(folder.path().join("rekindle-runner"));
-        ensure!(strip.arg(&runner).status().await?.success(), "strip failed");
-
-        let site = Site::real(Duration::from_millis(200)).await?;
-        site.sandbox.s3.put_object("artifacts/kubespray", image);
-        let section = format!(
-            "kubernetes:
-  version: \"1.33.7\"
-  kubespray: \"2.29.1\"
-  image: {{ digest: \"sha256:{digest}\", key: kubespray, ansible_core: \"2.17.14\" }}
-  extra_vars: {{ standin_pause: {pause} }}
-load_balancer:"
-        );
-        let spec = spec.replacen("load_balancer:", &section, 1);
+        let tools = Tools::made().await?;
+        let site = tools.site().await?;
+        let more = format!("  extra_vars: {{ standin_pause: {pause} }}\n");
+        let spec = tools.spec(spec, &more);
         let parsed = jobs::spec::ClusterSpec::parse(&spec);
         let nodes = parsed.map_err(|e| anyhow::anyhow!("{e:?}"))?.nodes();
         let first = |role| nodes.iter().find(|node| node.role == role).cloned();
@@ -78,23 +52,16 @@ load_balancer:"
             spec,
             master: first(jobs::spec::Role::Master).context("a master")?.name,
             bastion: first(jobs::spec::Role::Bastion).context("a bastion")?.name,
-            folder,
+            tools,
         })
     }
 
     fn workers(&self) -> anyhow::Result<Workers> {
-        let mut workers = self.site.workers(&[])?;
-        let runner: PathBuf = self.folder.path().join("rekindle-runner");
-        workers.set("REKINDLE_RUNNER", runner.to_str());
-        Ok(workers)
+        self.tools.workers(&self.site)
     }
 
     async fn begin(&self) -> anyhow::Result<Begun> {
-        let queue = self.site.broker.queue()?;
-        let store = self.site.sandbox.store().await?;
-        let begun = begin(&store, queue.as_ref(), &self.spec, None).await?;
-        queue.close().await;
-        Ok(begun)
+        self.site.begin_with(&self.spec, None).await
     }
 
     async fn bastion(&self, begun: &Begun) -> anyhow::Result<Ssh> {

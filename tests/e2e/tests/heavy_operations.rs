@@ -2,20 +2,19 @@
 //! the image of deploy/rootfs, the real Ansible, apt with a repository, accounts. Needs root.
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
-use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
-use e2e::processes::{Workers, program};
-use e2e::recovery::{Begun, begin};
+use e2e::processes::Workers;
+use e2e::recovery::Begun;
 use e2e::site::Site;
+use e2e::tools::Tools;
 use jobs::ids::{NodeName, StepKey};
 use jobs::message::{Access, AddUser, Job, OsUpdate, RemoveNode};
 use jobs::plan::PlannedJob;
 use jobs::record::{JobRecord, Status};
 use jobs::user::{PublicKey, UserName};
 use serde_json::Value;
-use tokio::process::Command;
 use tokio::time::{sleep, timeout};
 use worker::ssh::{HostExt, Output, Ssh};
 
@@ -28,57 +27,28 @@ struct Scene {
     spec: String,
     workers: Workers,
     begun: Begun,
-    _folder: tempfile::TempDir,
+    _tools: Tools,
 }
 
 impl Scene {
     async fn new(masters: &str, caches: &str) -> anyhow::Result<Self> {
-        let runner = program("rekindle-runner")?;
-        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../kubespray-image");
-        let made = Command::new(script)
-            .arg(&runner)
-            .kill_on_drop(true)
-            .output();
-        let made = made.await.context("run tests/kubespray-image")?;
-        let words = String::from_utf8_lossy(&made.stderr);
-        ensure!(made.status.success(), "tests/kubespray-image: {words}");
-        let image = std::fs::read(String::from_utf8(made.stdout)?.trim())?;
-        let digest = jobs::digest(&image);
-        // What would be uploaded is mostly for debuggers.
-        let folder = tempfile::tempdir()?;
-        let stripped: PathBuf = folder.path().join("rekindle-runner");
-        let mut strip = Command::new("strip");
-        strip.arg("-o").arg(&stripped);
-        ensure!(strip.arg(&runner).status().await?.success(), "strip failed");
-
-        let site = Site::real(Duration::from_millis(200)).await?;
-        site.sandbox.s3.put_object("artifacts/kubespray", image);
-        let section = format!(
-            "kubernetes:
-  version: \"1.33.7\"
-  kubespray: \"2.29.1\"
-  image: {{ digest: \"sha256:{digest}\", key: kubespray, ansible_core: \"2.17.14\" }}
-load_balancer:"
-        );
-        let spec = e2e::lab::small("test")
-            .replacen("load_balancer:", &section, 1)
+        let tools = Tools::made().await?;
+        let site = tools.site().await?;
+        let spec = tools
+            .spec(&e2e::lab::small("test"), "")
             .replacen("{ 1: true }", "MASTERS", 1)
             .replacen("{ 1: true }", caches, 1)
             .replacen("MASTERS", masters, 1);
-        let mut workers = site.workers(&[])?;
-        workers.set("REKINDLE_RUNNER", stripped.to_str());
+        let mut workers = tools.workers(&site)?;
         workers.spawn()?;
-        let queue = site.broker.queue()?;
-        let store = site.sandbox.store().await?;
-        let begun = begin(&store, queue.as_ref(), &spec, None).await?;
-        queue.close().await;
+        let begun = site.begin_with(&spec, None).await?;
         begun.finished(LONG).await?;
         Ok(Self {
             site,
             spec,
             workers,
             begun,
-            _folder: folder,
+            _tools: tools,
         })
     }
 
@@ -91,10 +61,7 @@ load_balancer:"
             needs: vec![],
             always: false,
         }];
-        let queue = self.site.broker.queue()?;
-        let store = self.site.sandbox.store().await?;
-        let begun = begin(&store, queue.as_ref(), &self.spec, Some(plan)).await?;
-        queue.close().await;
+        let begun = self.site.begin_with(&self.spec, Some(plan)).await?;
         Ok((begun, name.to_string()))
     }
 
@@ -326,7 +293,7 @@ async fn heavy_flaw_56_people_get_access_and_lose_it() -> anyhow::Result<()> {
     }
 
     // Out, with all that runs; the files stay.
-    let keep = "runuser -u ann -- sh -c 'echo mine >~/note; exec sleep 1000' >/dev/null 2>&1 </dev/null & sleep 0.2";
+    let keep = "runuser -u ann -- sh -c 'echo mine >~/note; exec sleep 1000' >/dev/null 2>&1 </dev/null & until [ -s /home/ann/note ]; do sleep 0.05; done";
     scene.says("test-cache-1", keep).await?;
     scene.good(user("ann", Access::Revoke)).await?;
     for node in NODES {

@@ -6,7 +6,7 @@ use e2e::harness::kinds::IMAGE;
 use e2e::lab::{LONG, Lab, Worker, quick, small, until};
 use e2e::recovery::Begun;
 use jobs::keys;
-use jobs::record::{Flags, JobRecord, Status};
+use jobs::record::{JobRecord, Status};
 use sandbox::hosts::simulated::Play;
 use serde_json::Value;
 
@@ -105,13 +105,6 @@ impl Scene {
             text.extend_from_slice(&body);
         }
         (offsets, String::from_utf8(text).unwrap())
-    }
-}
-
-fn cancelled() -> Flags {
-    Flags {
-        cancelled: Some("enough".into()),
-        ..Flags::default()
     }
 }
 
@@ -376,7 +369,7 @@ async fn an_upgrade_that_leaves_the_api_server_behind_is_not_proven() -> anyhow:
         .says(&begun, r#"the API server: "v1.32.10" instead of "v1.33.7""#)
         .await?;
     assert_eq!(scene.kubelet("test-cache-1")["version"], "1.33.7");
-    scene.lab.flags(&begun, &cancelled()).await?;
+    scene.lab.cancel(&begun).await?;
     begun.ended(LONG).await?;
     worker.stop().await?;
 
@@ -412,7 +405,7 @@ async fn progress_is_seen_while_it_runs_and_a_cancelled_run_is_stopped() -> anyh
     let scene = Scene::new(Play::default()).await?;
     let (worker, begun) = scene.running(FOR_EVER).await?;
     scene.says(&begun, "of the work on 2 hosts").await?;
-    scene.lab.flags(&begun, &cancelled()).await?;
+    scene.lab.cancel(&begun).await?;
     begun.reaches(JOB, &[Status::Cancelled], LONG).await?;
     assert_eq!(scene.run(&begun, 1)["exit"]["signal"], 15);
     worker.stop().await?;
@@ -426,7 +419,7 @@ async fn a_run_that_nobody_watches_any_more_is_ended_before_the_next_begins() ->
     let (worker, first) = scene.running(FOR_EVER).await?;
     // Nobody is there when it is cancelled, and whoever settles it runs none of its code.
     worker.kill();
-    scene.lab.flags(&first, &cancelled()).await?;
+    scene.lab.cancel(&first).await?;
     let worker = scene.worker().await?;
     first.reaches(JOB, &[Status::Cancelled], LONG).await?;
     first.ended(LONG).await?;

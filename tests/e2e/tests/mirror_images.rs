@@ -363,16 +363,7 @@ async fn flaw_44_a_list_for_another_kubernetes_is_refused_before_anything_is_ask
         let (worker, begun, why) = scene.fails(&list, &["linux/amd64"]).await?;
         ensure!(why.contains(reason), "`{why}` does not say `{reason}`");
         worker.stop().await?;
-        scene
-            .lab
-            .flags(
-                &begun,
-                &jobs::record::Flags {
-                    cancelled: Some("enough".into()),
-                    ..Default::default()
-                },
-            )
-            .await?;
+        scene.lab.cancel(&begun).await?;
     }
     assert_eq!(scene.registry.requests(), [], "nothing was asked for");
     scene.lab.sandbox.stop().await
@@ -503,16 +494,7 @@ async fn kubespray_takes_no_bundle_that_is_not_there_or_not_for_it() -> anyhow::
         let why = record.failure.as_ref().unwrap().to_string();
         ensure!(why.contains(reason), "`{why}` does not say `{reason}`");
         worker.stop().await?;
-        scene
-            .lab
-            .flags(
-                &begun,
-                &jobs::record::Flags {
-                    cancelled: Some("enough".into()),
-                    ..Default::default()
-                },
-            )
-            .await?;
+        scene.lab.cancel(&begun).await?;
     }
     let started = scene.lab.hosts().commands();
     assert!(
