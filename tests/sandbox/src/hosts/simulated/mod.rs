@@ -16,6 +16,7 @@ mod kubespray;
 mod machine;
 mod mounts;
 mod playbooks;
+mod runner;
 mod script;
 mod service;
 mod shell;
@@ -414,7 +415,7 @@ impl Inner {
         let program = shell::unwrap(argv).first();
         let programs = self.lock(&self.programs);
         let hook = program.and_then(|p| programs.get(tree::file_name(p)));
-        let built_in = || shell::reads_stdin(argv) || kubespray::reads_stdin(shell::unwrap(argv));
+        let built_in = || shell::reads_stdin(argv) || runner::reads_stdin(shell::unwrap(argv));
         hook.map_or_else(built_in, |(reads, _)| *reads)
     }
 
@@ -447,7 +448,7 @@ impl Inner {
             };
             return hook(&invocation);
         }
-        if let Some(output) = kubespray::run(self, &id, words, &stdin).await {
+        if let Some(output) = runner::run(self, &id, words, &stdin).await {
             return output;
         }
         match self.world().machine(&id) {

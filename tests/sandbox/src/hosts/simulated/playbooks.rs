@@ -5,8 +5,9 @@
 
 use serde_json::{Value, json};
 
-use super::kubespray::{ADMIN, Host, KUBELET, machine_of, write};
+use super::kubespray::{ADMIN, Host, KUBELET, machine_of};
 use super::machine::{Machine, World};
+use super::runner::write;
 use super::shell::Output;
 use super::tree::Node;
 
