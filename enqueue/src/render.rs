@@ -332,6 +332,7 @@ mod tests {
             spec: "s".into(),
             plan: "p".into(),
             secrets: None,
+            flux: None,
         };
         Snapshot {
             record: RecoveryRecord {

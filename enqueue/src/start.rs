@@ -121,6 +121,7 @@ pub(crate) async fn start(
         spec: store.put_input(request.spec.clone().into()).await?,
         plan: store.put_input(request.plan_json().into()).await?,
         secrets: request.secrets.seal(store, cluster).await?,
+        flux: None,
     };
     let record = RecoveryRecord {
         id: id.clone(),

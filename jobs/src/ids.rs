@@ -124,6 +124,14 @@ name!(
     }
 );
 
+name!(
+    /// The name of a Kubernetes object: a DNS subdomain as RFC 1123 has it.
+    ObjectName, "Kubernetes name", |s| {
+        if s.len() > 253 { return Err("it is too long") }
+        s.split('.').try_for_each(|part| label(part, 63))
+    }
+);
+
 impl RecoveryId {
     /// A fresh random id.
     pub fn random() -> Self {

@@ -1,6 +1,6 @@
 //! Where things lie in the bucket, below an optional prefix. The only place that knows.
 
-use crate::ids::{ClusterName, JobName, NodeName, RecoveryId};
+use crate::ids::{ClusterName, JobName, NodeName, ObjectName, RecoveryId};
 
 /// A series of versions: the part of the key before the version number. Ends with `/`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -70,6 +70,16 @@ pub fn volumes(cluster: &ClusterName) -> String {
 /// `clusters/<cluster>/load-balancer/`
 pub fn load_balancer(cluster: &ClusterName) -> Series {
     Series(format!("clusters/{cluster}/load-balancer/"))
+}
+
+/// `clusters/<cluster>/database/`
+pub fn database(cluster: &ClusterName) -> Series {
+    Series(format!("clusters/{cluster}/database/"))
+}
+
+/// `clusters/<cluster>/releases/<application>/`
+pub fn release(cluster: &ClusterName, application: &ObjectName) -> Series {
+    Series(format!("clusters/{cluster}/releases/{application}/"))
 }
 
 /// `clusters/`

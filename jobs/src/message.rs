@@ -4,13 +4,17 @@
 //! payload for people who look into the broker. Decoding is in stages, so that each kind of bad
 //! input gets an error of its own and ends in the dead queue with its reason.
 
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize};
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use crate::cut::cut;
-use crate::ids::{ClusterName, JobName, NodeName, RecoveryId};
+use crate::ids::{ClusterName, JobName, NodeName, ObjectName, RecoveryId};
 use crate::images::{Platform, is_sha256};
+use crate::spec::Namespaced;
 use crate::user::{PublicKey, UserName};
 
 /// The message schema this build writes. Newer ones are kept, not guessed at.
@@ -61,6 +65,22 @@ pub enum Job {
     OsUpdate(OsUpdate),
     /// Gives a person access to the nodes, or takes it away.
     AddUser(AddUser),
+    /// Hands the cluster over to Flux.
+    FluxBootstrap,
+    /// Changes the values of a release by its switch.
+    Switch(Switch),
+    /// Brings the database back, and the applications with it.
+    Restore(Restore),
+    /// Makes the restored database the one that later recoveries restore from.
+    Promote,
+    /// Makes a backup of the database.
+    Backup(Backup),
+    /// Waits until certificates are there.
+    WaitCertificates(WaitCertificates),
+    /// Writes keys of a Kubernetes Secret.
+    Secret(PutSecret),
+    /// Brings another image of an application into service, or the former one back.
+    Release(Release),
     /// Writes the recovery's report.
     Report,
     /// A job without effects, to watch crash and resume by hand and to measure the engine.
@@ -137,6 +157,168 @@ pub struct MirrorImages {
     pub read_all: bool,
 }
 
+/// Changes the values of a release.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Switch {
+    /// What is changed.
+    pub change: Change,
+}
+
+/// A change of a switch.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Change {
+    /// An application of the spec is stopped.
+    Freeze {
+        /// Its name.
+        application: ObjectName,
+    },
+    /// An application of the spec runs.
+    Thaw {
+        /// Its name.
+        application: ObjectName,
+    },
+    /// These values are merged into a switch, key by key; `null` takes a key away.
+    Values {
+        /// The switch.
+        switch: Namespaced,
+        /// The values.
+        values: Map<String, Value>,
+        /// The HelmRelease in the same namespace that is to take them at once, if one is.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        release: Option<ObjectName>,
+    },
+}
+
+/// Another image.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Release {
+    /// The application, by its name in the spec.
+    pub application: ObjectName,
+    /// Which one.
+    pub image: Image,
+}
+
+/// Which image of an application.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Image {
+    /// The one with this tag.
+    Tag(ImageTag),
+    /// The one before the last release.
+    Former,
+}
+
+/// An image's tag: 1 to 128 letters, digits, `_`, `.` and `-`, not beginning with `.` or `-`, as the
+/// OCI distribution spec has it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct ImageTag(String);
+
+impl ImageTag {
+    /// The tag.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl std::str::FromStr for ImageTag {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let fits = |b: u8| b.is_ascii_alphanumeric() || b"_.-".contains(&b);
+        let sound = (1..=128).contains(&text.len())
+            && text.bytes().all(fits)
+            && !text.starts_with(['.', '-']);
+        match sound {
+            true => Ok(Self(text.to_owned())),
+            false => Err(format!("`{text:.80}` is not an image tag")),
+        }
+    }
+}
+
+impl TryFrom<String> for ImageTag {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        text.parse()
+    }
+}
+
+impl From<ImageTag> for String {
+    fn from(tag: ImageTag) -> String {
+        tag.0
+    }
+}
+
+/// Which backup is restored, and how far.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Restore {
+    /// The label of a set; the newest that fits when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub set: Option<String>,
+    /// How far recovery goes.
+    #[serde(default)]
+    pub until: Until,
+    /// When the database was lost; when the recovery was declared, if absent. What is lost is counted from it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failed_at: Option<Timestamp>,
+    /// Go on although segments are missing in the middle of the WAL, and lose what lies behind them.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub accept_gap: bool,
+}
+
+/// How far recovery goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Until {
+    /// To the end of the archived WAL.
+    #[default]
+    End,
+    /// Only until the set is consistent.
+    Consistent,
+    /// To a moment.
+    Time(Timestamp),
+}
+
+/// A backup.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Backup {
+    /// What it holds.
+    #[serde(default, rename = "type")]
+    pub kind: BackupKind,
+}
+
+/// What a backup holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum BackupKind {
+    /// All of the database.
+    #[default]
+    Full,
+    /// What changed since the last full one.
+    Differential,
+    /// What changed since the last one.
+    Incremental,
+}
+
+/// Certificates to wait for.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct WaitCertificates {
+    /// Which; those of the spec when there are none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub certificates: Vec<Namespaced>,
+}
+
+/// Keys of a Kubernetes Secret.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PutSecret {
+    /// The Secret.
+    pub secret: Namespaced,
+    /// Its keys, each with the name of the sealed secret that is its value. Other keys stay.
+    pub keys: BTreeMap<String, String>,
+}
+
 fn usual_platforms() -> Vec<Platform> {
     vec![Platform::default()]
 }
@@ -177,7 +359,7 @@ pub struct Demo {
 }
 
 /// Every kind, in the order of a recovery.
-pub const KINDS: [&str; 12] = [
+pub const KINDS: [&str; 20] = [
     "provision",
     "load-balancer",
     "reachability",
@@ -188,6 +370,14 @@ pub const KINDS: [&str; 12] = [
     "remove-node",
     "os-update",
     "add-user",
+    "flux-bootstrap",
+    "switch",
+    "restore",
+    "promote",
+    "backup",
+    "wait-certificates",
+    "secret",
+    "release",
     "report",
     "demo",
 ];
@@ -206,6 +396,14 @@ impl Job {
             Job::RemoveNode(_) => "remove-node",
             Job::OsUpdate(_) => "os-update",
             Job::AddUser(_) => "add-user",
+            Job::FluxBootstrap => "flux-bootstrap",
+            Job::Switch(_) => "switch",
+            Job::Restore(_) => "restore",
+            Job::Promote => "promote",
+            Job::Backup(_) => "backup",
+            Job::WaitCertificates(_) => "wait-certificates",
+            Job::Secret(_) => "secret",
+            Job::Release(_) => "release",
             Job::Report => "report",
             Job::Demo(_) => "demo",
         }
@@ -224,6 +422,14 @@ impl Job {
             | Job::Kubespray
             | Job::OsUpdate(_)
             | Job::AddUser(_)
+            | Job::FluxBootstrap
+            | Job::Switch(_)
+            | Job::Restore(_)
+            | Job::Promote
+            | Job::Backup(_)
+            | Job::WaitCertificates(_)
+            | Job::Secret(_)
+            | Job::Release(_)
             | Job::Report => None,
         }
     }
@@ -365,6 +571,14 @@ fn wrong_in_payload(value: &Value) -> Option<DecodeError> {
         "remove-node" => serde_path_to_error::deserialize::<_, RemoveNode>(value).err()?,
         "os-update" => serde_path_to_error::deserialize::<_, OsUpdate>(value).err()?,
         "add-user" => serde_path_to_error::deserialize::<_, AddUser>(value).err()?,
+        "switch" => serde_path_to_error::deserialize::<_, Switch>(value).err()?,
+        "restore" => serde_path_to_error::deserialize::<_, Restore>(value).err()?,
+        "backup" => serde_path_to_error::deserialize::<_, Backup>(value).err()?,
+        "wait-certificates" => {
+            serde_path_to_error::deserialize::<_, WaitCertificates>(value).err()?
+        }
+        "secret" => serde_path_to_error::deserialize::<_, PutSecret>(value).err()?,
+        "release" => serde_path_to_error::deserialize::<_, Release>(value).err()?,
         _ => return None,
     };
     let path = wrong.path().to_string();
@@ -465,7 +679,8 @@ mod tests {
         for kind in KINDS {
             let value = serde_json::json!({
                 "kind": kind, "node": "test-web-1", "steps": 1, "name": "ann", "access": "revoke",
-                "images": "0a".repeat(32),
+                "images": "0a".repeat(32), "change": {"freeze": {"application": "slr"}},
+                "secret": "pg/keys", "keys": {}, "application": "slr", "image": "former",
             });
             let job: Job = serde_json::from_value(value).expect(kind);
             assert_eq!(job.kind(), kind);

@@ -35,6 +35,7 @@ pub(super) async fn idle(world: &World) -> (Store, RecoveryId) {
             spec: store.put_input(crate::world::SPEC.into()).await.unwrap(),
             plan: store.put_input(plan.into()).await.unwrap(),
             secrets: None,
+            flux: None,
         },
         requester: jobs::record::Requester {
             user: "bob".into(),

@@ -14,7 +14,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::ids::{JobName, NodeName};
-use crate::message::{Demo, Job, KINDS, OnNode, OsUpdate};
+use crate::message::{Backup, Demo, Job, KINDS, OnNode, OsUpdate, Restore, WaitCertificates};
 use crate::spec::{ClusterSpec, Node, Problem, Role};
 
 /// The plan of a whole recovery, used when none is given.
@@ -246,6 +246,9 @@ fn is_there(kind: &str, spec: &ClusterSpec) -> bool {
     match kind {
         "load-balancer" => spec.load_balancer.is_some(),
         "kubespray" => spec.kubernetes.is_some(),
+        "flux-bootstrap" => spec.flux.is_some(),
+        "restore" | "backup" | "promote" => spec.database.is_some(),
+        "wait-certificates" => !spec.certificates.is_empty(),
         _ => true,
     }
 }
@@ -262,7 +265,10 @@ fn takes_nodes(kind: &str) -> bool {
 
 /// Kinds that work on a running cluster, for a reason that somebody has now.
 fn by_command_only(kind: &str) -> bool {
-    matches!(kind, "remove-node" | "add-user")
+    matches!(
+        kind,
+        "remove-node" | "add-user" | "switch" | "secret" | "release"
+    )
 }
 
 fn choose<'a>(selector: Option<&Selector>, nodes: &'a [Node]) -> Vec<&'a Node> {
@@ -320,6 +326,11 @@ fn expand_entry(
             let reboot = false;
             vec![make(Job::OsUpdate(OsUpdate { nodes, reboot }))]
         }
+        "flux-bootstrap" => vec![make(Job::FluxBootstrap)],
+        "restore" => vec![make(Job::Restore(Restore::default()))],
+        "promote" => vec![make(Job::Promote)],
+        "backup" => vec![make(Job::Backup(Backup::default()))],
+        "wait-certificates" => vec![make(Job::WaitCertificates(WaitCertificates::default()))],
         "report" => vec![make(Job::Report)],
         "demo" => vec![make(Job::Demo(Demo {
             steps: 10,

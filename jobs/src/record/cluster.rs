@@ -7,7 +7,7 @@ use std::net::Ipv4Addr;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::ids::{NodeName, RecoveryId};
+use crate::ids::{NodeName, ObjectName, RecoveryId};
 use crate::spec::Storage;
 
 /// The recovery that holds a cluster: at most one at a time.
@@ -133,4 +133,46 @@ pub struct LbRule {
     pub node: NodeName,
     /// The node's port.
     pub to: u16,
+}
+
+/// The cluster's database: which repository it was restored from, and which one it writes. Two databases that
+/// write one repository destroy it, so each restored one gets a generation of its own.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DatabaseRecord {
+    /// pgBackRest's `repo-path` that recoveries restore from; that of the spec when nothing was promoted yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source: Option<String>,
+    /// What was restored last, if anything was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restored: Option<RestoredDatabase>,
+}
+
+/// A database that a recovery restores, or has restored.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RestoredDatabase {
+    /// The recovery.
+    pub recovery: RecoveryId,
+    /// The `repo-path` it was restored from.
+    pub from: String,
+    /// The `repo-path` that it writes: chosen before anything is restored.
+    pub generation: String,
+    /// Its data were proven.
+    #[serde(default)]
+    pub proven: bool,
+}
+
+/// What a switch held before a recovery changed it, and which image a release brought: what `--rollback` goes
+/// back to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReleaseRecord {
+    /// The application.
+    pub application: ObjectName,
+    /// The tag that runs; none was ever proven when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tag: Option<String>,
+    /// The proven tag before it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub former: Option<String>,
+    /// The recovery that wrote this.
+    pub recovery: RecoveryId,
 }

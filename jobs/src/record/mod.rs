@@ -10,7 +10,8 @@ mod status;
 mod why;
 
 pub use cluster::{
-    ActiveRecord, Address, LbRule, LoadBalancerRecord, NodeRecord, Origin, SpecRecord, VolumeRecord,
+    ActiveRecord, Address, DatabaseRecord, LbRule, LoadBalancerRecord, NodeRecord, Origin,
+    ReleaseRecord, RestoredDatabase, SpecRecord, VolumeRecord,
 };
 pub use job::{
     Change, Crashes, Failure, JobRecord, JobVersion, LeftBehind, Owner, Retry, StepRecord,

@@ -50,6 +50,9 @@ pub struct Inputs {
     /// The secrets it was given, if any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub secrets: Option<Sealed>,
+    /// The objects that bootstrap Flux (YAML), if the spec has a `flux` section.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub flux: Option<String>,
 }
 
 /// Secrets that lie sealed among the inputs until the recovery ends; see [`crate::secrets`].

@@ -104,6 +104,9 @@ pub(super) fn check(spec: &ClusterSpec) -> Vec<Problem> {
         ));
     }
     super::kubernetes::check(spec, &mut found);
+    super::flux::check(spec, &mut found);
+    super::database::check(spec, &mut found);
+    super::application::check(spec, &mut found);
     found
 }
 

@@ -4,16 +4,26 @@
 //! that names the path, because in the reference a typo in `role` silently dropped a node.
 //! [`ClusterSpec::parse`] gives every problem at once; [`ClusterSpec::nodes`] expands the groups.
 
+mod application;
+mod bucket;
 mod check;
+mod database;
+mod flux;
 mod kubernetes;
 mod node;
+mod targets;
 pub mod versions;
 
+pub use application::Application;
+pub use bucket::Bucket;
 pub use check::Problem;
+pub use database::{Backups, DataProof, Database, Query, SystemId};
+pub use flux::Flux;
 pub use kubernetes::{
     Cidr, Encapsulation, ImageBundle, Kubernetes, Network, NetworkPlugin, ToolImage,
 };
 pub use node::Node;
+pub use targets::Targets;
 
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
@@ -21,7 +31,7 @@ use std::net::Ipv4Addr;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::ids::ClusterName;
+use crate::ids::{ClusterName, ObjectName};
 
 /// A cluster and its machines, as written in `cluster.yaml`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -39,6 +49,21 @@ pub struct ClusterSpec {
     /// Kubernetes on the machines; without it they stay bare.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kubernetes: Option<Kubernetes>,
+    /// Flux on Kubernetes; without it nothing is installed there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub flux: Option<Flux>,
+    /// The database that is restored.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub database: Option<Database>,
+    /// What waits for the database, and is proven at the end.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub applications: Vec<Application>,
+    /// The certificates that must be there, `namespace/name`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub certificates: Vec<Namespaced>,
+    /// What a recovery is measured by.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub targets: Option<Targets>,
     /// The node groups.
     pub groups: Vec<Group>,
 }
@@ -268,6 +293,61 @@ impl ClusterSpec {
     pub fn load_balancer_name(&self) -> String {
         let name = self.load_balancer.as_ref().and_then(|lb| lb.name.clone());
         name.unwrap_or_else(|| format!("{}-main-lb", self.cluster))
+    }
+}
+
+/// An object in its namespace, written `namespace/name`.
+#[derive(
+    Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
+)]
+#[serde(try_from = "String", into = "String")]
+#[schemars(with = "String")]
+pub struct Namespaced {
+    /// The namespace.
+    pub namespace: ObjectName,
+    /// The name.
+    pub name: ObjectName,
+}
+
+impl std::str::FromStr for Namespaced {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong = || format!("`{text:.80}` is not `namespace/name`");
+        let (namespace, name) = text.split_once('/').ok_or_else(wrong)?;
+        let part = |part: &str| ObjectName::new(part).map_err(|error| error.to_string());
+        Ok(Self {
+            namespace: part(namespace)?,
+            name: part(name)?,
+        })
+    }
+}
+
+impl TryFrom<String> for Namespaced {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        text.parse()
+    }
+}
+
+impl From<Namespaced> for String {
+    fn from(of: Namespaced) -> String {
+        of.to_string()
+    }
+}
+
+impl std::fmt::Display for Namespaced {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}/{}", self.namespace, self.name)
+    }
+}
+
+/// A switch is a ConfigMap that nobody else has a use for: its name says so.
+fn check_switch(at: &str, name: &ObjectName, found: &mut Vec<Problem>) {
+    if !name.as_str().ends_with("-values-switch") {
+        let reason = format!("`{name}` does not end with `-values-switch`");
+        found.push(Problem::new(at, reason));
     }
 }
 

@@ -51,6 +51,7 @@ pub async fn begin(
             .await?,
         plan: store.put_input(serde_json::to_vec(&plan)?.into()).await?,
         secrets: None,
+        flux: None,
     };
     let (cluster, id, now) = (
         parsed.cluster.clone(),

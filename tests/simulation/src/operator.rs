@@ -91,6 +91,7 @@ impl Operator {
                 spec: store.put_input(Bytes::from(yaml)).await?,
                 plan: store.put_input(serde_json::to_vec(&plan)?.into()).await?,
                 secrets: None,
+                flux: None,
             },
             requester: Requester::default(),
             created: now,

@@ -5,7 +5,9 @@
 
 pub mod add_user;
 mod ansible;
+pub mod backup;
 pub mod demo;
+pub mod flux_bootstrap;
 mod kubernetes;
 pub mod kubespray;
 pub mod load_balancer;
@@ -13,10 +15,16 @@ pub mod mirror_images;
 pub mod mount;
 pub mod os_update;
 pub mod permissions;
+pub mod promote;
 pub mod provision;
 pub mod reachability;
+pub mod release;
 pub mod remove_node;
 pub mod report;
+pub mod restore;
+pub mod secret;
+pub mod switch;
+pub mod wait_certificates;
 
 use std::fmt;
 
@@ -63,6 +71,14 @@ pub fn run<'a>(ctx: &'a Ctx, job: &'a Job) -> BoxFuture<'a, Result<Proven, JobEr
             Job::RemoveNode(remove) => remove_node::run(ctx, remove).await,
             Job::OsUpdate(update) => os_update::run(ctx, update).await,
             Job::AddUser(user) => add_user::run(ctx, user).await,
+            Job::FluxBootstrap => flux_bootstrap::run(ctx).await,
+            Job::Switch(switch) => switch::run(ctx, switch).await,
+            Job::Restore(restore) => restore::run(ctx, restore).await,
+            Job::Promote => promote::run(ctx).await,
+            Job::Backup(backup) => backup::run(ctx, backup).await,
+            Job::WaitCertificates(wait) => wait_certificates::run(ctx, wait).await,
+            Job::Secret(secret) => secret::run(ctx, secret).await,
+            Job::Release(release) => release::run(ctx, release).await,
             Job::Report => report::run(ctx).await,
             Job::Demo(demo) => demo::run(ctx, demo).await,
         }
@@ -85,6 +101,14 @@ pub fn steps(job: &Job) -> &'static [&'static str] {
         Job::RemoveNode(_) => remove_node::STEPS,
         Job::OsUpdate(_) => os_update::STEPS,
         Job::AddUser(_) => add_user::STEPS,
+        Job::FluxBootstrap => flux_bootstrap::STEPS,
+        Job::Switch(_) => switch::STEPS,
+        Job::Restore(_) => restore::STEPS,
+        Job::Promote => promote::STEPS,
+        Job::Backup(_) => backup::STEPS,
+        Job::WaitCertificates(_) => wait_certificates::STEPS,
+        Job::Secret(_) => secret::STEPS,
+        Job::Release(_) => release::STEPS,
         Job::Report => report::STEPS,
         Job::Demo(_) => demo::STEPS,
     }
@@ -92,8 +116,11 @@ pub fn steps(job: &Job) -> &'static [&'static str] {
 
 #[cfg(test)]
 mod tests {
-    use jobs::ids::NodeName;
-    use jobs::message::{Access, AddUser, Demo, MirrorImages, OnNode, OsUpdate, RemoveNode};
+    use jobs::ids::{NodeName, ObjectName};
+    use jobs::message::{
+        Access, AddUser, Backup, Change, Demo, Image, MirrorImages, OnNode, OsUpdate, PutSecret,
+        Release, RemoveNode, Restore, Switch, WaitCertificates,
+    };
     use jobs::user::UserName;
 
     use super::*;
@@ -105,6 +132,7 @@ mod tests {
         let on = OnNode {
             node: NodeName::new("n").expect("valid"),
         };
+        let name = |text: &str| ObjectName::new(text).expect("valid");
         let demo = Demo {
             steps: 1,
             step_ms: 0,
@@ -135,6 +163,24 @@ mod tests {
                 name: UserName::new("ann").expect("valid"),
                 access: Access::Revoke,
                 nodes: vec![],
+            }),
+            Job::FluxBootstrap,
+            Job::Switch(Switch {
+                change: Change::Freeze {
+                    application: name("slr"),
+                },
+            }),
+            Job::Restore(Restore::default()),
+            Job::Promote,
+            Job::Backup(Backup::default()),
+            Job::WaitCertificates(WaitCertificates::default()),
+            Job::Secret(PutSecret {
+                secret: "pg/keys".parse().expect("valid"),
+                keys: [].into(),
+            }),
+            Job::Release(Release {
+                application: name("slr"),
+                image: Image::Former,
             }),
             Job::Report,
             Job::Demo(demo),

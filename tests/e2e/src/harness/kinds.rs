@@ -176,7 +176,16 @@ fn before(job: &Job) -> Vec<Job> {
             before
         }
         Job::Kubespray | Job::AddUser(_) => machines(),
-        Job::RemoveNode(_) | Job::OsUpdate(_) => {
+        Job::RemoveNode(_)
+        | Job::OsUpdate(_)
+        | Job::FluxBootstrap
+        | Job::Switch(_)
+        | Job::Restore(_)
+        | Job::Promote
+        | Job::Backup(_)
+        | Job::WaitCertificates(_)
+        | Job::Secret(_)
+        | Job::Release(_) => {
             let mut before = machines();
             before.push(Job::Kubespray);
             before

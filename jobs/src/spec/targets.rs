@@ -1,0 +1,45 @@
+//! What a recovery is measured by: how long it may take, and how much it may lose.
+
+use jiff::SignedDuration;
+use schemars::JsonSchema;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+/// The recovery time and recovery point objectives.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Targets {
+    /// From the declaration of the disaster to the proven application, for example `4h`.
+    #[serde(default, with = "friendly", skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<String>")]
+    pub rto: Option<SignedDuration>,
+    /// From the newest change that came back to the failure, for example `15m`.
+    #[serde(default, with = "friendly", skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<String>")]
+    pub rpo: Option<SignedDuration>,
+}
+
+/// Durations as people write them.
+mod friendly {
+    use super::*;
+
+    pub(super) fn serialize<S: Serializer>(
+        of: &Option<SignedDuration>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        of.map(|of| format!("{of:#}")).serialize(serializer)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Option<SignedDuration>, D::Error> {
+        let Some(text) = Option::<String>::deserialize(deserializer)? else {
+            return Ok(None);
+        };
+        match text.parse::<SignedDuration>() {
+            Ok(of) if of.is_positive() => Ok(Some(of)),
+            _ => Err(serde::de::Error::custom(format!(
+                "`{text:.40}` is not a time such as 4h or 15m"
+            ))),
+        }
+    }
+}

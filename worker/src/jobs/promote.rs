@@ -1,0 +1,11 @@
+//! Not built yet.
+
+use crate::engine::{Ctx, JobError, Proven};
+
+/// The step names.
+pub const STEPS: &[&str] = &[];
+
+/// Not built yet.
+pub async fn run(_ctx: &Ctx) -> Result<Proven, JobError> {
+    Err(JobError::fatal("not built yet"))
+}

@@ -1,0 +1,13 @@
+//! Not built yet.
+
+use jobs::message::Release;
+
+use crate::engine::{Ctx, JobError, Proven};
+
+/// The step names.
+pub const STEPS: &[&str] = &[];
+
+/// Not built yet.
+pub async fn run(_ctx: &Ctx, _job: &Release) -> Result<Proven, JobError> {
+    Err(JobError::fatal("not built yet"))
+}
