@@ -1,5 +1,6 @@
 //! The worker: the engine that runs jobs, the jobs, and the clients they work with.
 
+pub mod application;
 pub mod args;
 pub mod child;
 pub mod cloud;
@@ -17,6 +18,7 @@ mod run;
 pub mod sealed;
 pub mod sops;
 pub mod ssh;
+pub mod switch;
 pub mod telemetry;
 pub mod world;
 

@@ -45,6 +45,8 @@ pub struct World {
     pub dialer: Dialer,
     /// The key that we log in with, when it is set.
     pub ssh_key: Option<Arc<PrivateKey>>,
+    /// Authorities to trust instead of the host's where an application is asked by its URL.
+    pub ca_file: Option<PathBuf>,
     /// What secrets are opened with, when it is set.
     pub identity: Option<Arc<Identity>>,
     /// The way to the hosts.
