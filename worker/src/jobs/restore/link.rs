@@ -7,6 +7,7 @@ use tokio::sync::OnceCell;
 use crate::engine::{Ctx, JobError};
 use crate::kube::{KubeError, Object, Objects};
 use crate::pgbackrest::Seen;
+use crate::switch::release::HELM;
 use crate::switch::{HelmRelease, Switch, Values};
 
 /// The kind of the database.
@@ -88,6 +89,21 @@ pub(super) async fn write(
 ) -> Result<(), JobError> {
     let switch = switch(objects, database);
     switch.write(|_| Ok(values.clone())).await.map(|_| ())
+}
+
+/// Has the database's release written once more, also if nothing changed, with the next request that says `asked`.
+pub(super) async fn force(
+    objects: &Objects,
+    database: &Database,
+    asked: &str,
+) -> Result<(), JobError> {
+    let (namespace, name) = (database.namespace.as_str(), database.release.as_str());
+    let release = Object::at(HELM, "HelmRelease", Some(namespace), name);
+    let force = [("reconcile.fluxcd.io/forceAt", asked)];
+    match objects.annotate(&release, &force).await {
+        Err(error) if error.code() == Some(404) => Ok(()),
+        done => Ok(done.map(|_| ())?),
+    }
 }
 
 /// A HelmRelease.

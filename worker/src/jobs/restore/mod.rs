@@ -44,6 +44,7 @@ pub const STEPS: &[&str] = &[
     "generation",
     "namespace",
     "freeze",
+    "secret",
     "values",
     "asked",
     "ask",
@@ -58,7 +59,7 @@ pub const STEPS: &[&str] = &[
     "prove",
 ];
 
-/// How long Flux may take until the namespaces are there.
+/// How long Flux may take until the namespaces and the Secrets are there.
 const NAMESPACE: Duration = Duration::from_secs(30 * 60);
 /// How long a restore may take beside its download: machines, images, WAL.
 const RESTORE: Duration = Duration::from_secs(60 * 60);
@@ -143,6 +144,10 @@ async fn bring_back(
         namespace(kube.get().await?, &database.namespace).await
     })
     .await?;
+    ctx.wait("secret", patience, || async {
+        progress::keys_are_there(kube.get().await?, database).await
+    })
+    .await?;
     ctx.step("values", || async {
         let objects = kube.get().await?;
         guard::check(objects, database, Some(&restoring)).await?;
@@ -190,20 +195,26 @@ async fn freeze(ctx: &Ctx, kube: &Kube<'_>, application: &Application) -> Result
     .map(|_: bool| ())
 }
 
-/// Asks the database's release to look at its switch now, if it is there; gives the text of the request.
+/// Asks the database's release to look at its switch now, if it is there; gives the text of the request. A job that
+/// an operator puts back asks anew: the database may have been deleted since, and the release makes it again.
 async fn ask(
     ctx: &Ctx,
     kube: &Kube<'_>,
     database: &Database,
-    what: &'static str,
+    what: &str,
 ) -> Result<String, JobError> {
+    let again = ctx.generation();
     let asked: String = ctx
-        .step(("asked", what), || async {
+        .step(("asked", format!("{what}/{again}")), || async {
             Ok::<_, JobError>(Timestamp::now().to_string())
         })
         .await?;
-    ctx.step(("ask", what), || async {
-        let release = link::release(kube.get().await?, &database.namespace, &database.release);
+    ctx.step(("ask", format!("{what}/{again}")), || async {
+        let objects = kube.get().await?;
+        let release = link::release(objects, &database.namespace, &database.release);
+        if again > 0 {
+            link::force(objects, database, &asked).await?;
+        }
         release.request(&asked).await
     })
     .await

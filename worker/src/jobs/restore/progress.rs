@@ -49,6 +49,22 @@ pub(super) async fn read(
     })
 }
 
+/// Whether the Secret with the bucket's keys is there: without it the restore's Pod would wait for ever.
+pub(super) async fn keys_are_there(
+    objects: &Objects,
+    database: &Database,
+) -> Result<Poll<()>, JobError> {
+    let (namespace, name) = (&database.namespace, &database.backups.secret);
+    let found = get(objects, ("v1", "Secret"), namespace, name.as_str()).await?;
+    Ok(match found {
+        Some(_) => Poll::Ready(()),
+        None => Poll::Pending(format!(
+            "there is no Secret {namespace}/{name} with the keys of the backups: Flux decrypts it, or \
+             `rekindle secret` makes it"
+        )),
+    })
+}
+
 fn job(cluster: &str) -> String {
     format!("{cluster}-pgbackrest-restore")
 }
