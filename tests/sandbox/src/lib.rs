@@ -4,6 +4,7 @@ pub mod clo;
 pub mod hosts;
 pub mod kube_api;
 pub mod net;
+pub mod operators;
 pub mod registry;
 pub mod s3;
 pub mod say;
