@@ -12,6 +12,7 @@
 mod api;
 mod faults;
 mod manager;
+pub mod percona;
 
 pub use api::Cluster;
 pub use faults::{Fault, Faults};
