@@ -44,7 +44,7 @@ impl User {
             return Ok(());
         }
         let why = format!("forbidden: User {:?} cannot get path {path:?}", self.name);
-        Err(Refusal::new(403, "Forbidden", why))
+        Err(Refusal::forbidden_page(why))
     }
 
     /// May they do this with these objects?
@@ -114,7 +114,9 @@ fn element(bytes: &[u8]) -> Option<(u8, &[u8], &[u8])> {
             return None;
         }
         let (digits, after) = rest.split_at(count);
-        length = digits.iter().fold(0, |sum, digit| sum << 8 | usize::from(*digit));
+        length = digits
+            .iter()
+            .fold(0, |sum, digit| sum << 8 | usize::from(*digit));
         rest = after;
     }
     if rest.len() < length {

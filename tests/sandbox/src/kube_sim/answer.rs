@@ -105,8 +105,10 @@ fn page(state: &State, call: &Call, words: &[&str]) -> Result<Answer, Refusal> {
         ["healthz" | "livez" | "readyz", ..] => return Ok(Answer::text("ok")),
         ["version"] => {
             let (major, minor, version) = VERSION;
-            Some(json!({"major": major, "minor": minor, "gitVersion": version,
-                "platform": "linux/amd64"}))
+            Some(
+                json!({"major": major, "minor": minor, "gitVersion": version,
+                "platform": "linux/amd64"}),
+            )
         }
         ["api"] => Some(json!({"kind": "APIVersions", "versions": ["v1"],
             "serverAddressByClientCIDRs": []})),
@@ -167,7 +169,10 @@ fn objects(
             Ok(match write::delete(state, kind, target, call)? {
                 Ok(left) => Answer::json(200, &show(&left)),
                 // These kinds are given back as they were.
-                Err(gone) if ["Pod", "PersistentVolumeClaim", "Service"].contains(&kind.kind.as_str()) => {
+                Err(gone)
+                    if ["Pod", "PersistentVolumeClaim", "Service"]
+                        .contains(&kind.kind.as_str()) =>
+                {
                     Answer::json(200, &show(&gone))
                 }
                 Err(gone) => {
@@ -197,7 +202,11 @@ fn objects(
 }
 
 fn selector(kind: &Kind, call: &Call) -> Result<Selector, Refusal> {
-    Selector::read(kind, call.parameter("labelSelector"), call.parameter("fieldSelector"))
+    Selector::read(
+        kind,
+        call.parameter("labelSelector"),
+        call.parameter("fieldSelector"),
+    )
 }
 
 fn list(state: &State, kind: &Kind, target: &Target, call: &Call) -> Result<Answer, Refusal> {
@@ -216,7 +225,10 @@ fn list(state: &State, kind: &Kind, target: &Target, call: &Call) -> Result<Answ
     let mut found = found.filter(|(_, object)| selector.takes(&object.body));
     let page: Vec<_> = found.by_ref().take(limit).collect();
     let left = found.count();
-    let last = page.last().filter(|_| left > 0).map(|(key, _)| (token(key), left));
+    let last = page
+        .last()
+        .filter(|_| left > 0)
+        .map(|(key, _)| (token(key), left));
     let items = page.iter().map(|(_, object)| {
         let mut item = object.shown(kind);
         // Lists of built-in kinds say once what they are of.
@@ -275,7 +287,10 @@ fn log(state: &State, kind: &Kind, target: &Target, call: &Call) -> Result<Answe
             return Err(Refusal::bad_request(why));
         }
     };
-    let Some(text) = state.logs.get(&(namespace, name.clone(), container.clone())) else {
+    let Some(text) = state
+        .logs
+        .get(&(namespace, name.clone(), container.clone()))
+    else {
         if pod.body["status"]["phase"] == "Pending" {
             let why = format!(
                 "container {container:?} in pod {name:?} is waiting to start: ContainerCreating"
@@ -289,6 +304,9 @@ fn log(state: &State, kind: &Kind, target: &Target, call: &Call) -> Result<Answe
     let Some(tail) = tail.filter(|tail| *tail < lines.len()) else {
         return Ok(Answer::text(text));
     };
-    let last: String = lines[lines.len() - tail..].iter().map(|line| format!("{line}\n")).collect();
+    let last: String = lines[lines.len() - tail..]
+        .iter()
+        .map(|line| format!("{line}\n"))
+        .collect();
     Ok(Answer::text(&last))
 }

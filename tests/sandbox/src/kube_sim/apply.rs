@@ -39,7 +39,11 @@ impl Manager {
 
     /// As a conflict names it.
     fn shown(&self) -> String {
-        let Writer { name, version, subresource } = &self.writer;
+        let Writer {
+            name,
+            version,
+            subresource,
+        } = &self.writer;
         let sub = match subresource.as_str() {
             "" => String::new(),
             sub => format!(" with subresource {sub:?}"),
@@ -168,7 +172,9 @@ pub(super) fn update(
 
 fn without(manager: &Manager, gone: &[&Fields]) -> Manager {
     let mut manager = manager.clone();
-    manager.fields.retain(|path| !gone.iter().any(|gone| gone.contains(path)));
+    manager
+        .fields
+        .retain(|path| !gone.iter().any(|gone| gone.contains(path)));
     manager
 }
 
@@ -176,7 +182,9 @@ fn without(manager: &Manager, gone: &[&Fields]) -> Manager {
 fn settled(mut managers: Vec<Manager>, before: &[Manager]) -> Vec<Manager> {
     managers.retain(|m| !m.fields.is_empty());
     for manager in &mut managers {
-        let same = before.iter().find(|m| m.is(&manager.writer, manager.operation));
+        let same = before
+            .iter()
+            .find(|m| m.is(&manager.writer, manager.operation));
         if let Some(same) = same.filter(|m| m.fields == manager.fields) {
             manager.time.clone_from(&same.time);
         }

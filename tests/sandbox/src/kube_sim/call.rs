@@ -67,7 +67,11 @@ impl Call {
                 let why = |yaml| format!("error parsing YAML: {yaml}; as JSON: {error}");
                 serde_saphyr::from_str(&text).map_err(|yaml| Refusal::bad_request(why(yaml)))?
             }
-            Err(error) => return Err(Refusal::bad_request(format!("the body is no JSON: {error}"))),
+            Err(error) => {
+                return Err(Refusal::bad_request(format!(
+                    "the body is no JSON: {error}"
+                )));
+            }
         };
         // A field that is null is a field that is not there.
         drop_nulls(&mut value);

@@ -50,7 +50,12 @@ fn kinds(body: &Value) -> Vec<Kind> {
             namespaced: spec["scope"] == "Namespaced",
             status: version.pointer("/subresources/status").is_some(),
             generation: true,
-            schema: Some(version.pointer("/schema/openAPIV3Schema").cloned().unwrap_or(json!({}))),
+            schema: Some(
+                version
+                    .pointer("/schema/openAPIV3Schema")
+                    .cloned()
+                    .unwrap_or(json!({})),
+            ),
         })
         .collect()
 }
@@ -59,7 +64,9 @@ fn kinds(body: &Value) -> Vec<Kind> {
 pub(super) fn rank(version: &str) -> (u8, std::cmp::Reverse<u64>, std::cmp::Reverse<u64>) {
     let parsed = || {
         let rest = version.strip_prefix('v')?;
-        let at = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
+        let at = rest
+            .find(|c: char| !c.is_ascii_digit())
+            .unwrap_or(rest.len());
         let major: u64 = rest[..at].parse().ok()?;
         let (stage, minor) = match &rest[at..] {
             "" => (0, ""),
@@ -67,7 +74,11 @@ pub(super) fn rank(version: &str) -> (u8, std::cmp::Reverse<u64>, std::cmp::Reve
             alpha if alpha.starts_with("alpha") => (2, &alpha[5..]),
             _ => return None,
         };
-        let minor = if minor.is_empty() { 0 } else { minor.parse().ok()? };
+        let minor = if minor.is_empty() {
+            0
+        } else {
+            minor.parse().ok()?
+        };
         Some((stage, std::cmp::Reverse(major), std::cmp::Reverse(minor)))
     };
     parsed().unwrap_or((3, std::cmp::Reverse(0), std::cmp::Reverse(0)))
@@ -78,7 +89,10 @@ pub(super) fn check(body: &Value) -> Vec<Cause> {
     let mut causes = Vec::new();
     let spec = &body["spec"];
     let text = |at: &str| spec.pointer(at).and_then(Value::as_str).unwrap_or_default();
-    let name = body.pointer("/metadata/name").and_then(Value::as_str).unwrap_or_default();
+    let name = body
+        .pointer("/metadata/name")
+        .and_then(Value::as_str)
+        .unwrap_or_default();
     let expected = format!("{}.{}", text("/names/plural"), text("/group"));
     if name != expected {
         let why = "must be spec.names.plural+\".\"+spec.group";
@@ -115,13 +129,21 @@ pub(super) fn fill(body: &mut Value) {
     let Some(kind) = kind.map(str::to_owned) else {
         return;
     };
-    let Some(names) = body.pointer_mut("/spec/names").and_then(Value::as_object_mut) else {
+    let Some(names) = body
+        .pointer_mut("/spec/names")
+        .and_then(Value::as_object_mut)
+    else {
         return;
     };
-    names.entry("singular").or_insert_with(|| kind.to_lowercase().into());
-    names.entry("listKind").or_insert_with(|| format!("{kind}List").into());
+    names
+        .entry("singular")
+        .or_insert_with(|| kind.to_lowercase().into());
+    names
+        .entry("listKind")
+        .or_insert_with(|| format!("{kind}List").into());
     if let Some(spec) = body["spec"].as_object_mut() {
-        spec.entry("conversion").or_insert_with(|| json!({"strategy": "None"}));
+        spec.entry("conversion")
+            .or_insert_with(|| json!({"strategy": "None"}));
     }
 }
 
@@ -160,7 +182,9 @@ fn prune_below(schema: &Value, value: &mut Value, keep: &[&str]) {
             // Whole objects inside bring their own three.
             let embedded = schema["x-kubernetes-embedded-resource"] == true;
             let properties = schema["properties"].as_object();
-            let additional = schema.get("additionalProperties").filter(|a| **a != json!(false));
+            let additional = schema
+                .get("additionalProperties")
+                .filter(|a| **a != json!(false));
             fields.retain(|name, value| {
                 if keep.contains(&name.as_str())
                     || (embedded && ["apiVersion", "kind", "metadata"].contains(&name.as_str()))
@@ -201,7 +225,9 @@ pub(super) fn default(schema: &Value, value: &mut Value) {
                 }
             }
             if let Some(below) = schema.get("additionalProperties") {
-                fields.values_mut().for_each(|value| default_below(below, value));
+                fields
+                    .values_mut()
+                    .for_each(|value| default_below(below, value));
             }
         }
         Value::Array(items) => {
@@ -250,7 +276,8 @@ fn validate_at(path: &str, schema: &Value, value: &Value, causes: &mut Vec<Cause
         Value::Object(_) => "object",
     };
     let wanted = schema["type"].as_str().unwrap_or_default();
-    let either = schema["x-kubernetes-int-or-string"] == true && matches!(found, "integer" | "string");
+    let either =
+        schema["x-kubernetes-int-or-string"] == true && matches!(found, "integer" | "string");
     let fits = wanted.is_empty()
         || either
         || wanted == found
@@ -272,7 +299,10 @@ fn validate_at(path: &str, schema: &Value, value: &Value, causes: &mut Vec<Cause
         causes.push(Cause {
             reason: "FieldValueNotSupported",
             field: path.to_owned(),
-            message: format!("Unsupported value: {value}: supported values: {}", allowed.join(", ")),
+            message: format!(
+                "Unsupported value: {value}: supported values: {}",
+                allowed.join(", ")
+            ),
         });
     }
     match value {

@@ -173,9 +173,18 @@ mod tests {
 
     #[test]
     fn a_star_is_one_segment_and_two_are_the_rest() {
-        assert!(path_matches("/api/v1/namespaces/*/configmaps/x", "/api/v1/namespaces/pg/configmaps/x"));
-        assert!(!path_matches("/api/v1/namespaces/*", "/api/v1/namespaces/pg/configmaps/x"));
-        assert!(path_matches("/api/v1/**", "/api/v1/namespaces/pg/configmaps/x"));
+        assert!(path_matches(
+            "/api/v1/namespaces/*/configmaps/x",
+            "/api/v1/namespaces/pg/configmaps/x"
+        ));
+        assert!(!path_matches(
+            "/api/v1/namespaces/*",
+            "/api/v1/namespaces/pg/configmaps/x"
+        ));
+        assert!(path_matches(
+            "/api/v1/**",
+            "/api/v1/namespaces/pg/configmaps/x"
+        ));
         assert!(path_matches("/**", "/version"));
         assert!(!path_matches("/api/v1/nodes", "/api/v1"));
     }

@@ -64,7 +64,10 @@ const KEYED: &[(&str, &[&str])] = &[
     ("volumeDevices", &["devicePath"]),
     ("imagePullSecrets", &["name"]),
     ("hostAliases", &["ip"]),
-    ("topologySpreadConstraints", &["topologyKey", "whenUnsatisfiable"]),
+    (
+        "topologySpreadConstraints",
+        &["topologyKey", "whenUnsatisfiable"],
+    ),
     ("conditions", &["type"]),
     ("secrets", &["name"]),
     ("webhooks", &["name"]),
@@ -105,7 +108,11 @@ impl Schema<'_> {
         }
         let last = fields.last().copied().unwrap_or_default();
         if last == "ports" {
-            let port = if self.0.kind == "Service" { "port" } else { "containerPort" };
+            let port = if self.0.kind == "Service" {
+                "port"
+            } else {
+                "containerPort"
+            };
             return match self.0.kind.as_str() {
                 "Endpoints" | "NetworkPolicy" => Shape::Whole,
                 _ => Shape::ByKeys(vec![port.into(), "protocol".into()]),

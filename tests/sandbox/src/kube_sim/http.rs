@@ -51,7 +51,9 @@ where
             Err(error) => return tracing::debug!("simulated Kubernetes: no TLS: {error}"),
         };
         let certificates = stream.get_ref().1.peer_certificates().unwrap_or_default();
-        let user = certificates.first().and_then(|der| User::of_certificate(der));
+        let user = certificates
+            .first()
+            .and_then(|der| User::of_certificate(der));
         let user = user.unwrap_or_else(User::anonymous);
         let service = service_fn(|request| one(inner.clone(), user.clone(), request));
         let connection = hyper::server::conn::http1::Builder::new()
@@ -96,7 +98,9 @@ async fn one(
     let path = head.uri.path().to_owned();
     let Ok(body) = to_bytes(Body::new(body), LARGEST_BODY).await else {
         let text = format!("limit is {LARGEST_BODY}");
-        return Ok(render(Refusal::new(413, "RequestEntityTooLarge", text).into()));
+        return Ok(render(
+            Refusal::new(413, "RequestEntityTooLarge", text).into(),
+        ));
     };
     let call = Call {
         method: head.method.clone(),
@@ -109,7 +113,9 @@ async fn one(
     };
     // No token is known here.
     if !header(AUTHORIZATION).is_empty() {
-        return Ok(render(Refusal::new(401, "Unauthorized", "Unauthorized").into()));
+        return Ok(render(
+            Refusal::new(401, "Unauthorized", "Unauthorized").into(),
+        ));
     }
     let tap = inner.tapped();
     let ticket = match &tap {

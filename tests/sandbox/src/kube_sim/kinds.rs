@@ -55,7 +55,15 @@ impl Kind {
     }
 
     fn resources(&self) -> Vec<Value> {
-        let mut verbs = vec!["create", "delete", "deletecollection", "get", "list", "patch", "update"];
+        let mut verbs = vec![
+            "create",
+            "delete",
+            "deletecollection",
+            "get",
+            "list",
+            "patch",
+            "update",
+        ];
         verbs.sort_unstable();
         let mut whole = json!({
             "name": self.plural, "singularName": if self.custom() { self.singular.as_str() } else { "" },
@@ -104,8 +112,20 @@ const BUILT_IN: &[(&str, &str, &str, u8, &str)] = &[
     ("", "nodes", "Node", STATUS, "no"),
     ("", "events", "Event", NAMESPACED, "ev"),
     ("", "persistentvolumes", "PersistentVolume", STATUS, "pv"),
-    ("", "persistentvolumeclaims", "PersistentVolumeClaim", NAMESPACED | STATUS, "pvc"),
-    ("", "resourcequotas", "ResourceQuota", NAMESPACED | STATUS, "quota"),
+    (
+        "",
+        "persistentvolumeclaims",
+        "PersistentVolumeClaim",
+        NAMESPACED | STATUS,
+        "pvc",
+    ),
+    (
+        "",
+        "resourcequotas",
+        "ResourceQuota",
+        NAMESPACED | STATUS,
+        "quota",
+    ),
     ("", "limitranges", "LimitRange", NAMESPACED, "limits"),
     ("", "endpoints", "Endpoints", NAMESPACED, "ep"),
     ("apps", "deployments", "Deployment", ALL, "deploy"),
@@ -115,34 +135,100 @@ const BUILT_IN: &[(&str, &str, &str, u8, &str)] = &[
     ("batch", "jobs", "Job", ALL, ""),
     ("batch", "cronjobs", "CronJob", ALL, "cj"),
     ("rbac.authorization.k8s.io", "roles", "Role", NAMESPACED, ""),
-    ("rbac.authorization.k8s.io", "rolebindings", "RoleBinding", NAMESPACED, ""),
-    ("rbac.authorization.k8s.io", "clusterroles", "ClusterRole", 0, ""),
-    ("rbac.authorization.k8s.io", "clusterrolebindings", "ClusterRoleBinding", 0, ""),
-    ("networking.k8s.io", "networkpolicies", "NetworkPolicy", NAMESPACED | GENERATION, "netpol"),
+    (
+        "rbac.authorization.k8s.io",
+        "rolebindings",
+        "RoleBinding",
+        NAMESPACED,
+        "",
+    ),
+    (
+        "rbac.authorization.k8s.io",
+        "clusterroles",
+        "ClusterRole",
+        0,
+        "",
+    ),
+    (
+        "rbac.authorization.k8s.io",
+        "clusterrolebindings",
+        "ClusterRoleBinding",
+        0,
+        "",
+    ),
+    (
+        "networking.k8s.io",
+        "networkpolicies",
+        "NetworkPolicy",
+        NAMESPACED | GENERATION,
+        "netpol",
+    ),
     ("networking.k8s.io", "ingresses", "Ingress", ALL, "ing"),
-    ("networking.k8s.io", "ingressclasses", "IngressClass", GENERATION, ""),
+    (
+        "networking.k8s.io",
+        "ingressclasses",
+        "IngressClass",
+        GENERATION,
+        "",
+    ),
     ("storage.k8s.io", "storageclasses", "StorageClass", 0, "sc"),
-    ("policy", "poddisruptionbudgets", "PodDisruptionBudget", ALL, "pdb"),
+    (
+        "policy",
+        "poddisruptionbudgets",
+        "PodDisruptionBudget",
+        ALL,
+        "pdb",
+    ),
     ("coordination.k8s.io", "leases", "Lease", NAMESPACED, ""),
-    ("scheduling.k8s.io", "priorityclasses", "PriorityClass", GENERATION, "pc"),
-    ("admissionregistration.k8s.io", "validatingwebhookconfigurations", "ValidatingWebhookConfiguration", GENERATION, ""),
-    ("admissionregistration.k8s.io", "mutatingwebhookconfigurations", "MutatingWebhookConfiguration", GENERATION, ""),
-    ("apiextensions.k8s.io", "customresourcedefinitions", "CustomResourceDefinition", STATUS | GENERATION, "crd"),
+    (
+        "scheduling.k8s.io",
+        "priorityclasses",
+        "PriorityClass",
+        GENERATION,
+        "pc",
+    ),
+    (
+        "admissionregistration.k8s.io",
+        "validatingwebhookconfigurations",
+        "ValidatingWebhookConfiguration",
+        GENERATION,
+        "",
+    ),
+    (
+        "admissionregistration.k8s.io",
+        "mutatingwebhookconfigurations",
+        "MutatingWebhookConfiguration",
+        GENERATION,
+        "",
+    ),
+    (
+        "apiextensions.k8s.io",
+        "customresourcedefinitions",
+        "CustomResourceDefinition",
+        STATUS | GENERATION,
+        "crd",
+    ),
 ];
 
 fn built_in() -> impl Iterator<Item = Kind> {
-    BUILT_IN.iter().map(|(group, plural, kind, has, short)| Kind {
-        group: (*group).to_owned(),
-        version: "v1".to_owned(),
-        plural: (*plural).to_owned(),
-        singular: kind.to_lowercase(),
-        kind: (*kind).to_owned(),
-        short: Some(*short).filter(|s| !s.is_empty()).map(str::to_owned).into_iter().collect(),
-        namespaced: has & NAMESPACED != 0,
-        status: has & STATUS != 0,
-        generation: has & GENERATION != 0,
-        schema: None,
-    })
+    BUILT_IN
+        .iter()
+        .map(|(group, plural, kind, has, short)| Kind {
+            group: (*group).to_owned(),
+            version: "v1".to_owned(),
+            plural: (*plural).to_owned(),
+            singular: kind.to_lowercase(),
+            kind: (*kind).to_owned(),
+            short: Some(*short)
+                .filter(|s| !s.is_empty())
+                .map(str::to_owned)
+                .into_iter()
+                .collect(),
+            namespaced: has & NAMESPACED != 0,
+            status: has & STATUS != 0,
+            generation: has & GENERATION != 0,
+            schema: None,
+        })
 }
 
 /// All kinds that are served now.

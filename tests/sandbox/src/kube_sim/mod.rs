@@ -90,7 +90,9 @@ impl Credentials {
         let certificate = CertificateDer::from_pem_slice(&read("apiserver.crt")?)?;
         let key = PrivateKeyDer::from_pem_slice(&read("apiserver.key")?)?;
         let mut roots = rustls::RootCertStore::empty();
-        roots.add(CertificateDer::from_pem_slice(pki.cluster().pem().as_bytes())?)?;
+        roots.add(CertificateDer::from_pem_slice(
+            pki.cluster().pem().as_bytes(),
+        )?)?;
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let clients = WebPkiClientVerifier::builder_with_provider(roots.into(), provider.clone())
             .allow_unauthenticated()
@@ -100,7 +102,9 @@ impl Credentials {
             .with_client_cert_verifier(clients)
             .with_single_cert(vec![certificate], key)?;
         let group = Some("system:masters");
-        let admin = pki.cluster().client("kubernetes-admin", group, Validity::Good)?;
+        let admin = pki
+            .cluster()
+            .client("kubernetes-admin", group, Validity::Good)?;
         let tls = Arc::new(tls);
         Ok(Self { pki, admin, tls })
     }
@@ -175,8 +179,14 @@ impl KubeSim {
         }
         let held = socket(0)?;
         let number = held.local_addr()?.port();
-        let port = Port { number, _held: held };
-        ensure!(self.port.set(port).is_ok(), "somebody else made it listen just now");
+        let port = Port {
+            number,
+            _held: held,
+        };
+        ensure!(
+            self.port.set(port).is_ok(),
+            "somebody else made it listen just now"
+        );
         if let Some(life) = self.inner.alive() {
             self.open(number, life)?;
         }
@@ -216,7 +226,12 @@ impl KubeSim {
 
     fn conf_at(&self, server: &str) -> String {
         let authority = self.pki().cluster().pem();
-        kubeconfig(server, &authority, "kubernetes-admin", &self.credentials.admin)
+        kubeconfig(
+            server,
+            &authority,
+            "kubernetes-admin",
+            &self.credentials.admin,
+        )
     }
 
     /// A kubeconfig for a user and their group, for those who come straight to its port.
@@ -328,7 +343,11 @@ impl KubeSim {
         let found = by_name(&state, &version, &kind);
         let kind = found.with_context(|| format!("nobody serves {kind} of {version}"))?;
         ensure!(!name.is_empty(), "an object without a name");
-        ensure!(kind.namespaced != namespace.is_empty(), "it is in no place for a {}", kind.kind);
+        ensure!(
+            kind.namespaced != namespace.is_empty(),
+            "it is in no place for a {}",
+            kind.kind
+        );
         let key = Key::new(&kind, &namespace, &name);
         let live = state.objects.get(&key).cloned();
         let metadata = &mut object["metadata"];
@@ -340,7 +359,11 @@ impl KubeSim {
                 let same = live.body.get("spec") == object.get("spec");
                 let more = i64::from(!same);
                 let next = before["generation"].as_i64().map(|g| g + more);
-                (live.meta("uid").to_owned(), live.meta("creationTimestamp").to_owned(), next)
+                (
+                    live.meta("uid").to_owned(),
+                    live.meta("creationTimestamp").to_owned(),
+                    next,
+                )
             }
             None => (store::uid(), store::now(), kind.generation.then_some(1)),
         };
@@ -415,7 +438,12 @@ impl Inner {
         };
         let what = match target {
             Some(target) => {
-                let parts = [Some(target.plural), target.namespace, target.name, target.sub];
+                let parts = [
+                    Some(target.plural),
+                    target.namespace,
+                    target.name,
+                    target.sub,
+                ];
                 parts.into_iter().flatten().collect::<Vec<_>>().join("/")
             }
             None => call.path.clone(),

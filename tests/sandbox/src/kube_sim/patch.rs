@@ -34,7 +34,12 @@ pub(super) fn json(target: &mut Value, operations: &Value) -> Result<(), String>
         let text = |name: &str| operation[name].as_str().map(str::to_owned);
         let path = text("path").ok_or("an operation has no path")?;
         let from = || text("from").ok_or("an operation has no from");
-        let value = || operation.get("value").cloned().ok_or("an operation has no value");
+        let value = || {
+            operation
+                .get("value")
+                .cloned()
+                .ok_or("an operation has no value")
+        };
         let missing = |path: &str| format!("the path does not exist: {path}");
         match text("op").unwrap_or_default().as_str() {
             "test" => {
@@ -53,7 +58,10 @@ pub(super) fn json(target: &mut Value, operations: &Value) -> Result<(), String>
             }
             "copy" => {
                 let from = from()?;
-                let value = target.pointer(&from).cloned().ok_or_else(|| missing(&from))?;
+                let value = target
+                    .pointer(&from)
+                    .cloned()
+                    .ok_or_else(|| missing(&from))?;
                 add(target, &path, value)?;
             }
             other => return Err(format!("there is no operation {other:?}")),
@@ -63,10 +71,15 @@ pub(super) fn json(target: &mut Value, operations: &Value) -> Result<(), String>
 }
 
 fn parent<'a>(target: &'a mut Value, path: &str) -> Result<(&'a mut Value, String), String> {
-    let (above, last) = path.rsplit_once('/').ok_or("the whole object is not patched")?;
+    let (above, last) = path
+        .rsplit_once('/')
+        .ok_or("the whole object is not patched")?;
     let last = last.replace("~1", "/").replace("~0", "~");
     let found = target.pointer_mut(above);
-    Ok((found.ok_or_else(|| format!("the path does not exist: {path}"))?, last))
+    Ok((
+        found.ok_or_else(|| format!("the path does not exist: {path}"))?,
+        last,
+    ))
 }
 
 fn add(target: &mut Value, path: &str, value: Value) -> Result<(), String> {
@@ -112,8 +125,14 @@ mod tests {
     #[test]
     fn a_merge_patch_sets_and_takes_away() {
         let mut target = json!({"a": 1, "b": {"c": 2, "d": 3}, "l": [1, 2]});
-        merge(&mut target, &json!({"a": null, "b": {"c": 9}, "l": [3], "n": {"x": null, "y": 1}}));
-        assert_eq!(target, json!({"b": {"c": 9, "d": 3}, "l": [3], "n": {"y": 1}}));
+        merge(
+            &mut target,
+            &json!({"a": null, "b": {"c": 9}, "l": [3], "n": {"x": null, "y": 1}}),
+        );
+        assert_eq!(
+            target,
+            json!({"b": {"c": 9, "d": 3}, "l": [3], "n": {"y": 1}})
+        );
     }
 
     #[test]

@@ -68,8 +68,11 @@ impl Refusal {
     fn detailed(code: u16, reason: &str, message: impl Into<String>, details: Value) -> Self {
         let mut status = json!({
             "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
-            "message": message.into(), "reason": reason, "code": code,
+            "message": message.into(), "code": code,
         });
+        if !reason.is_empty() {
+            status["reason"] = reason.into();
+        }
         if !details.is_null() {
             status["details"] = details;
         }
@@ -150,7 +153,10 @@ impl Refusal {
             }
         }
         let plural = if conflicts.len() == 1 { "" } else { "s" };
-        let message = format!("Apply failed with {} conflict{plural}: {text}", conflicts.len());
+        let message = format!(
+            "Apply failed with {} conflict{plural}: {text}",
+            conflicts.len()
+        );
         Self::detailed(409, "Conflict", message, json!({"causes": causes}))
     }
 
@@ -175,7 +181,10 @@ impl Refusal {
             .iter()
             .map(|c| json!({"reason": c.reason, "message": c.message, "field": c.field}))
             .collect();
-        let mut details = json!({"name": name, "kind": kind, "causes": causes});
+        let mut details = json!({"kind": kind, "causes": causes});
+        if !name.is_empty() {
+            details["name"] = name.into();
+        }
         if !group.is_empty() {
             details["group"] = group.into();
         }
@@ -189,6 +198,11 @@ impl Refusal {
         let message = format!("{} is forbidden: {why}", named.unwrap_or(which));
         let details = kind.details(name.unwrap_or_default());
         Self::detailed(403, "Forbidden", message, details)
+    }
+
+    /// What is no object may not be seen.
+    pub(super) fn forbidden_page(message: String) -> Self {
+        Self::detailed(403, "Forbidden", message, json!({}))
     }
 
     /// Nothing may be made in a namespace that goes away.
@@ -216,7 +230,7 @@ impl Refusal {
             "the body of the request was in an unknown format - accepted media types include: {}",
             accepted.join(", ")
         );
-        Self::new(415, "UnsupportedMediaType", message)
+        Self::detailed(415, "UnsupportedMediaType", message, json!({}))
     }
 
     /// What the real one can and this one cannot.

@@ -63,7 +63,10 @@ impl Selector {
         by_label
             && self.fields.iter().all(|(path, equal, value)| {
                 let at = format!("/{}", path.replace('.', "/"));
-                let found = body.pointer(&at).and_then(Value::as_str).unwrap_or_default();
+                let found = body
+                    .pointer(&at)
+                    .and_then(Value::as_str)
+                    .unwrap_or_default();
                 (found == value) == *equal
             })
     }
@@ -72,7 +75,12 @@ impl Selector {
 fn selectable(kind: &Kind) -> &'static [&'static str] {
     const NAMES: &[&str] = &["metadata.name", "metadata.namespace"];
     match kind.kind.as_str() {
-        "Pod" => &["metadata.name", "metadata.namespace", "spec.nodeName", "status.phase"],
+        "Pod" => &[
+            "metadata.name",
+            "metadata.namespace",
+            "spec.nodeName",
+            "status.phase",
+        ],
         "Secret" => &["metadata.name", "metadata.namespace", "type"],
         "Event" => &[
             "metadata.name",
@@ -128,7 +136,10 @@ fn requirement(text: &str) -> Option<Requirement> {
         return Some(Requirement::Absent(name(absent)?));
     }
     if let Some((left, right)) = text.split_once("!=") {
-        return Some(Requirement::NotIn(name(left)?, vec![right.trim().to_owned()]));
+        return Some(Requirement::NotIn(
+            name(left)?,
+            vec![right.trim().to_owned()],
+        ));
     }
     if let Some((left, right)) = text.split_once('=') {
         let right = right.strip_prefix('=').unwrap_or(right);

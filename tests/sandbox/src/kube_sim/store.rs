@@ -124,7 +124,13 @@ impl State {
                 "spec": {"finalizers": ["kubernetes"]},
                 "status": {"phase": "Active"},
             });
-            state.insert(Key::namespace(name), Object { body, managers: Vec::new() });
+            state.insert(
+                Key::namespace(name),
+                Object {
+                    body,
+                    managers: Vec::new(),
+                },
+            );
         }
         state
     }
@@ -144,7 +150,12 @@ impl State {
             return;
         };
         if key.is_of(definitions::GROUP, definitions::PLURAL) {
-            let text = |at: &str| gone.body.pointer(at).and_then(Value::as_str).unwrap_or_default();
+            let text = |at: &str| {
+                gone.body
+                    .pointer(at)
+                    .and_then(Value::as_str)
+                    .unwrap_or_default()
+            };
             let (group, plural) = (text("/spec/group"), text("/spec/names/plural"));
             self.objects.retain(|key, _| !key.is_of(group, plural));
         }
@@ -154,7 +165,10 @@ impl State {
         let uid = gone.meta("uid");
         let owned = |object: &Object| {
             let owners = object.body["metadata"]["ownerReferences"].as_array();
-            owners.into_iter().flatten().any(|owner| owner["uid"] == uid)
+            owners
+                .into_iter()
+                .flatten()
+                .any(|owner| owner["uid"] == uid)
         };
         let dependents = self.objects.iter().filter(|(_, object)| owned(object));
         let dependents: Vec<Key> = dependents.map(|(key, _)| key.clone()).collect();
@@ -240,7 +254,9 @@ impl State {
     }
 
     fn inside<'a>(&'a self, namespace: &'a str) -> impl Iterator<Item = &'a Key> {
-        self.objects.keys().filter(move |key| key.namespace == namespace)
+        self.objects
+            .keys()
+            .filter(move |key| key.namespace == namespace)
     }
 
     /// The objects of a kind, of one namespace or of all.
@@ -269,7 +285,9 @@ impl State {
 /// Now, as the API writes it: in seconds.
 pub(super) fn now() -> String {
     let now = Timestamp::now();
-    Timestamp::from_second(now.as_second()).unwrap_or(now).to_string()
+    Timestamp::from_second(now.as_second())
+        .unwrap_or(now)
+        .to_string()
 }
 
 pub(super) fn uid() -> String {

@@ -54,10 +54,16 @@ pub(super) fn create(
         let name = format!("{prefix}{}", &uid()[..5]);
         body["metadata"]["name"] = name.into();
     }
-    let name = body["metadata"]["name"].as_str().unwrap_or_default().to_owned();
-    if body["metadata"]["resourceVersion"].as_str().is_some_and(|v| !v.is_empty()) {
+    let name = body["metadata"]["name"]
+        .as_str()
+        .unwrap_or_default()
+        .to_owned();
+    if body["metadata"]["resourceVersion"]
+        .as_str()
+        .is_some_and(|v| !v.is_empty())
+    {
         let why = "resourceVersion should not be set on objects to be created";
-        return Err(Refusal::bad_request(why));
+        return Err(Refusal::new(500, "", why));
     }
     if !name.is_empty() {
         write.may_make(state, &name)?;
@@ -69,7 +75,14 @@ pub(super) fn create(
         return Err(Refusal::already_exists(kind, &name));
     }
     allot(state, kind, &mut body);
-    let managers = apply::update(&Schema(kind), &json!({}), &body, &[], &write.writer(), &now());
+    let managers = apply::update(
+        &Schema(kind),
+        &json!({}),
+        &body,
+        &[],
+        &write.writer(),
+        &now(),
+    );
     Ok(write.store(state, key, Object { body, managers }))
 }
 
@@ -86,7 +99,9 @@ pub(super) fn replace(
     write.identify(&mut body, Some(name))?;
     let key = Key::new(kind, write.namespace, name);
     let live = state.objects.get(&key);
-    let live = live.cloned().ok_or_else(|| Refusal::not_found(kind, name))?;
+    let live = live
+        .cloned()
+        .ok_or_else(|| Refusal::not_found(kind, name))?;
     if kind.custom() && body["metadata"].get("resourceVersion").is_none() {
         let field = "metadata.resourceVersion";
         let cause = Cause::invalid(field, &json!(0), "must be specified for an update");
@@ -103,7 +118,12 @@ pub(super) fn patch(
     call: &Call,
 ) -> Result<(Object, bool), Refusal> {
     let name = target.name.as_deref().unwrap_or_default();
-    let essence = call.content_type.split(';').next().unwrap_or_default().trim();
+    let essence = call
+        .content_type
+        .split(';')
+        .next()
+        .unwrap_or_default()
+        .trim();
     let Some((_, form)) = FORMS.iter().find(|(name, _)| *name == essence) else {
         let accepted: Vec<&str> = FORMS.iter().map(|(name, _)| *name).collect();
         return Err(Refusal::media_type(&accepted));
@@ -115,7 +135,9 @@ pub(super) fn patch(
     let write = Write::new(kind, target, call);
     let key = Key::new(kind, write.namespace, name);
     let live = state.objects.get(&key);
-    let live = live.cloned().ok_or_else(|| Refusal::not_found(kind, name))?;
+    let live = live
+        .cloned()
+        .ok_or_else(|| Refusal::not_found(kind, name))?;
     let mut body = live.shown(kind);
     if *form == Form::Merge {
         patch::merge(&mut body, &patch);
@@ -138,7 +160,12 @@ fn applied(
     let name = target.name.as_deref().unwrap_or_default();
     if call.parameter("fieldManager").is_empty() {
         let cause = Cause::required("fieldManager", "is required for apply patch");
-        return Err(Refusal::invalid_as("meta.k8s.io", "PatchOptions", "", &[cause]));
+        return Err(Refusal::invalid_as(
+            "meta.k8s.io",
+            "PatchOptions",
+            "",
+            &[cause],
+        ));
     }
     let mut config = call.value()?;
     let write = Write::new(kind, target, call);
@@ -166,7 +193,15 @@ fn applied(
         write.may_make(state, name)?;
         let config = write.relevant(config);
         let empty = json!({});
-        let made = apply::apply(&Schema(kind), &empty, &[], &config, &write.writer(), false, &now());
+        let made = apply::apply(
+            &Schema(kind),
+            &empty,
+            &[],
+            &config,
+            &write.writer(),
+            false,
+            &now(),
+        );
         let (_, managers) = made.map_err(|conflicts| Refusal::managed(&conflicts))?;
         let mut body = write.new_body(config)?;
         write.valid(name, &body, None)?;
@@ -187,7 +222,10 @@ fn applied(
     .map_err(|conflicts| Refusal::managed(&conflicts))?;
     let body = write.become_of(&live, completed(kind, body));
     write.valid(name, &body, Some(&live.body))?;
-    Ok((write.commit(state, &key, &live, Object { body, managers }), false))
+    Ok((
+        write.commit(state, &key, &live, Object { body, managers }),
+        false,
+    ))
 }
 
 /// DELETE of one object: what is left of it, if anything.
@@ -249,8 +287,14 @@ impl<'a> Write<'a> {
             return Err(Refusal::bad_request("the body is no object"));
         };
         let kind = self.kind;
-        for (field, expected) in [("apiVersion", kind.api_version()), ("kind", kind.kind.clone())] {
-            let said = fields.get(field).and_then(Value::as_str).unwrap_or_default();
+        for (field, expected) in [
+            ("apiVersion", kind.api_version()),
+            ("kind", kind.kind.clone()),
+        ] {
+            let said = fields
+                .get(field)
+                .and_then(Value::as_str)
+                .unwrap_or_default();
             if !said.is_empty() && said != expected {
                 let why = format!(
                     "the {field} in the data ({said}) does not match the expected {field} ({expected})"
@@ -266,7 +310,10 @@ impl<'a> Write<'a> {
         metadata.remove("managedFields");
         metadata.remove("selfLink");
         if kind.namespaced {
-            let said = metadata.get("namespace").and_then(Value::as_str).unwrap_or_default();
+            let said = metadata
+                .get("namespace")
+                .and_then(Value::as_str)
+                .unwrap_or_default();
             if !said.is_empty() && said != self.namespace {
                 let why = "the namespace of the provided object does not match the namespace sent on the request";
                 return Err(Refusal::bad_request(why));
@@ -277,7 +324,10 @@ impl<'a> Write<'a> {
             return Err(Refusal::bad_request(why));
         }
         if let Some(name) = name {
-            let said = metadata.get("name").and_then(Value::as_str).unwrap_or_default();
+            let said = metadata
+                .get("name")
+                .and_then(Value::as_str)
+                .unwrap_or_default();
             if !said.is_empty() && said != name {
                 let why = format!(
                     "the name of the object ({said}) does not match the name on the URL ({name})"
@@ -315,7 +365,8 @@ impl<'a> Write<'a> {
         }
         let of = |why: String| {
             let (kind, version) = (&self.kind.kind, self.kind.api_version());
-            let text = format!("{kind} in version {version:?} cannot be handled as a {kind}: {why}");
+            let text =
+                format!("{kind} in version {version:?} cannot be handled as a {kind}: {why}");
             Refusal::bad_request(text)
         };
         match self.kind.kind.as_str() {
@@ -323,18 +374,46 @@ impl<'a> Write<'a> {
             "Secret" => {
                 strings(body, "data").map_err(of)?;
                 strings(body, "stringData").map_err(of)?;
-                for value in body["data"].as_object().into_iter().flatten().map(|(_, v)| v) {
+                for value in body["data"]
+                    .as_object()
+                    .into_iter()
+                    .flatten()
+                    .map(|(_, v)| v)
+                {
                     let bytes = BASE64.decode(value.as_str().unwrap_or_default());
                     bytes.map_err(|_| of("illegal base64 data".to_owned()))?;
                 }
-                let plain = body.as_object_mut().and_then(|fields| fields.remove("stringData"));
-                for (name, value) in plain.as_ref().and_then(Value::as_object).into_iter().flatten() {
+                let plain = body
+                    .as_object_mut()
+                    .and_then(|fields| fields.remove("stringData"));
+                for (name, value) in plain
+                    .as_ref()
+                    .and_then(Value::as_object)
+                    .into_iter()
+                    .flatten()
+                {
                     let text = value.as_str().unwrap_or_default();
                     body["data"][name] = BASE64.encode(text).into();
                 }
             }
             "CustomResourceDefinition" => definitions::fill(body),
             _ => {}
+        }
+        // A map without anything in it is none.
+        for (at, field) in [
+            ("", "data"),
+            ("/metadata", "labels"),
+            ("/metadata", "annotations"),
+        ] {
+            let fields = body.pointer_mut(at).and_then(Value::as_object_mut);
+            if let Some(fields) = fields
+                && fields
+                    .get(field)
+                    .and_then(Value::as_object)
+                    .is_some_and(|map| map.is_empty())
+            {
+                fields.remove(field);
+            }
         }
         Ok(())
     }
@@ -346,13 +425,21 @@ impl<'a> Write<'a> {
             && let Some(fields) = body.as_object_mut()
         {
             fields.remove("status");
+            if !self.kind.custom() {
+                fields.insert("status".into(), json!({}));
+            }
         }
         let mut body = completed(self.kind, body);
         let metadata = &mut body["metadata"];
         metadata["uid"] = uid().into();
         metadata["creationTimestamp"] = now().into();
         if let Some(metadata) = metadata.as_object_mut() {
-            for field in ["resourceVersion", "generation", "deletionTimestamp", "deletionGracePeriodSeconds"] {
+            for field in [
+                "resourceVersion",
+                "generation",
+                "deletionTimestamp",
+                "deletionGracePeriodSeconds",
+            ] {
                 metadata.remove(field);
             }
         }
@@ -368,7 +455,9 @@ impl<'a> Write<'a> {
             return config;
         };
         if self.sub == "status" {
-            fields.retain(|name, _| ["apiVersion", "kind", "metadata", "status"].contains(&name.as_str()));
+            fields.retain(|name, _| {
+                ["apiVersion", "kind", "metadata", "status"].contains(&name.as_str())
+            });
             if let Some(metadata) = fields.get_mut("metadata").and_then(Value::as_object_mut) {
                 metadata.retain(|name, _| ["name", "namespace"].contains(&name.as_str()));
             }
@@ -385,7 +474,11 @@ impl<'a> Write<'a> {
 
     /// It is the object that was meant, in the version that was meant.
     fn precondition(&self, live: &Object, body: &Value) -> Result<(), Refusal> {
-        let said = |field: &str| body["metadata"][field].as_str().filter(|text| !text.is_empty());
+        let said = |field: &str| {
+            body["metadata"][field]
+                .as_str()
+                .filter(|text| !text.is_empty())
+        };
         let name = live.meta("name");
         if let Some(uid) = said("uid").filter(|uid| *uid != live.meta("uid")) {
             let why = format!(
@@ -642,9 +735,15 @@ fn lacking(kind: &Kind, body: &Value) -> Vec<Cause> {
     let needed: &[(&str, &str)] = match kind.kind.as_str() {
         "Deployment" | "StatefulSet" | "DaemonSet" => &[
             ("/spec/selector", "spec.selector"),
-            ("/spec/template/spec/containers", "spec.template.spec.containers"),
+            (
+                "/spec/template/spec/containers",
+                "spec.template.spec.containers",
+            ),
         ],
-        "Job" => &[("/spec/template/spec/containers", "spec.template.spec.containers")],
+        "Job" => &[(
+            "/spec/template/spec/containers",
+            "spec.template.spec.containers",
+        )],
         "Pod" => &[("/spec/containers", "spec.containers")],
         "PersistentVolume" => &[
             ("/spec/capacity", "spec.capacity"),
@@ -661,14 +760,21 @@ fn lacking(kind: &Kind, body: &Value) -> Vec<Cause> {
         Value::String(text) => text.is_empty(),
         _ => false,
     };
-    let missing = needed.iter().filter(|(at, _)| body.pointer(at).is_none_or(is_empty));
-    missing.map(|(_, field)| Cause::required(field, "")).collect()
+    let missing = needed
+        .iter()
+        .filter(|(at, _)| body.pointer(at).is_none_or(is_empty));
+    missing
+        .map(|(_, field)| Cause::required(field, ""))
+        .collect()
 }
 
 /// A name that objects of this kind cannot have.
 fn name_is_bad(kind: &Kind, name: &str) -> Option<Cause> {
     if name.is_empty() {
-        return Some(Cause::required("metadata.name", "name or generateName is required"));
+        return Some(Cause::required(
+            "metadata.name",
+            "name or generateName is required",
+        ));
     }
     let field = "metadata.name";
     if kind.group == "rbac.authorization.k8s.io" {
@@ -677,7 +783,8 @@ fn name_is_bad(kind: &Kind, name: &str) -> Option<Cause> {
     }
     let label = matches!(kind.kind.as_str(), "Namespace" | "Service");
     let part_is_good = |part: &str| {
-        let edge = |c: Option<char>| c.is_some_and(|c| c.is_ascii_lowercase() || c.is_ascii_digit());
+        let edge =
+            |c: Option<char>| c.is_some_and(|c| c.is_ascii_lowercase() || c.is_ascii_digit());
         let fine = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
         part.chars().all(fine) && edge(part.chars().next()) && edge(part.chars().next_back())
     };
