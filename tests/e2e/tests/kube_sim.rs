@@ -194,6 +194,8 @@ async fn a_worker_comes_to_the_api_through_any_master_that_leads_to_it() {
 
     // The API server is gone for a while, and its objects are not.
     scene.api.stop();
+    // The first call finds its connection cut, the second one nobody to connect to.
+    is_retried(objects.get(&map("1")).await.unwrap_err());
     let text = is_retried(objects.get(&map("1")).await.unwrap_err());
     assert!(text.contains("m1: ") && text.contains("m2: "), "{text}");
     scene.api.resume().unwrap();

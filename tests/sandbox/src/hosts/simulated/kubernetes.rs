@@ -64,6 +64,11 @@ impl Kubernetes {
         }
     }
 
+    /// A server is no more.
+    pub(super) fn forget(&mut self, server: &str) {
+        self.members.remove(server);
+    }
+
     /// Puts a tap on all clusters, those to come too, or takes it off.
     pub(super) fn tap(&mut self, tap: Option<Arc<dyn Tap>>) {
         for api in self.members.values() {
