@@ -5,6 +5,7 @@
 //! begins a new cluster. That etcd wants a majority is not played.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
 
@@ -13,6 +14,7 @@ use serde_json::{Value, json};
 use super::kubespray::{ADMIN, Host, KUBELET, Play, machine_of};
 use super::machine::{Machine, World};
 use super::runner::write;
+use super::tap::Tap;
 use super::tree::Node;
 use crate::kube_sim::{Credentials, KubeSim};
 
@@ -20,7 +22,7 @@ use crate::kube_sim::{Credentials, KubeSim};
 pub(super) const API_PORT: u16 = 6443;
 
 /// All clusters of a rack.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(super) struct Kubernetes {
     /// Made once for a rack and its copies, so that what is installed on either is the same.
     credentials: Arc<OnceLock<Arc<Credentials>>>,
@@ -28,6 +30,14 @@ pub(super) struct Kubernetes {
     members: BTreeMap<String, Arc<KubeSim>>,
     /// Addresses that only nodes know, and where they lead to in truth.
     routes: BTreeMap<SocketAddr, SocketAddr>,
+    /// Who hears of the requests to all of them.
+    tap: Option<Arc<dyn Tap>>,
+}
+
+impl fmt::Debug for Kubernetes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Kubernetes").field(&self.members).finish()
+    }
 }
 
 impl Kubernetes {
@@ -50,7 +60,32 @@ impl Kubernetes {
             members: members.collect(),
             credentials: Arc::clone(&self.credentials),
             routes: self.routes.clone(),
+            tap: None,
         }
+    }
+
+    /// A server is no more.
+    pub(super) fn forget(&mut self, server: &str) {
+        self.members.remove(server);
+    }
+
+    /// Puts a tap on all clusters, those to come too, or takes it off.
+    pub(super) fn tap(&mut self, tap: Option<Arc<dyn Tap>>) {
+        for api in self.members.values() {
+            api.tap(tap.clone());
+        }
+        self.tap = tap;
+    }
+
+    /// Every cluster.
+    pub(super) fn all(&self) -> Vec<Arc<KubeSim>> {
+        let mut all: Vec<Arc<KubeSim>> = Vec::new();
+        for api in self.members.values() {
+            if !all.iter().any(|known| Arc::ptr_eq(known, api)) {
+                all.push(Arc::clone(api));
+            }
+        }
+        all
     }
 
     /// The cluster that a server is of.
@@ -75,7 +110,9 @@ impl Kubernetes {
                 Arc::clone(self.credentials.get_or_init(|| Arc::new(made)))
             }
         };
-        Ok(KubeSim::quiet(credentials))
+        let api = KubeSim::quiet(credentials);
+        api.tap(self.tap.clone());
+        Ok(api)
     }
 }
 
@@ -98,7 +135,11 @@ pub(super) fn installed(
     let members = hosts.iter().filter_map(|host| {
         let machine = machine_of(world, host)?;
         kubelet(machine)?;
-        Some((host.name.clone(), machine.id.clone(), machine.root.get(ADMIN).is_some()))
+        Some((
+            host.name.clone(),
+            machine.id.clone(),
+            machine.root.get(ADMIN).is_some(),
+        ))
     });
     let members: Vec<(String, String, bool)> = members.collect();
     let masters = || members.iter().filter(|(_, _, master)| *master);
@@ -114,7 +155,10 @@ pub(super) fn installed(
         write(world, id, ADMIN, api.admin_conf().into_bytes())?;
     }
     for (_, id, _) in &members {
-        world.kubernetes.members.insert(id.clone(), Arc::clone(&api));
+        world
+            .kubernetes
+            .members
+            .insert(id.clone(), Arc::clone(&api));
     }
     show_nodes(world, play);
     Ok(())
@@ -122,13 +166,18 @@ pub(super) fn installed(
 
 /// A playbook has ended: a node that it was told to remove is no object any more.
 pub(super) fn removed(world: &mut World, hosts: &[Host], node: &str) {
-    let ids = hosts.iter().filter_map(|host| Some(machine_of(world, host)?.id.clone()));
+    let ids = hosts
+        .iter()
+        .filter_map(|host| Some(machine_of(world, host)?.id.clone()));
     let ids: Vec<String> = ids.collect();
     let left = ids.iter().find_map(|id| world.kubernetes.of(id));
     if let Some(api) = left {
         api.remove("Node", "", node);
     }
-    let gone = world.machines.values().filter(|m| ids.contains(&m.id) && kubelet(m).is_none());
+    let gone = world
+        .machines
+        .values()
+        .filter(|m| ids.contains(&m.id) && kubelet(m).is_none());
     let gone: Vec<String> = gone.map(|m| m.id.clone()).collect();
     for id in gone {
         world.kubernetes.members.remove(&id);
@@ -179,7 +228,9 @@ fn node_object(
     }
     labels["kubernetes.io/hostname"] = name.into();
     if taints.is_empty() {
-        node["spec"].as_object_mut().and_then(|spec| spec.remove("taints"));
+        node["spec"]
+            .as_object_mut()
+            .and_then(|spec| spec.remove("taints"));
     } else {
         node["spec"]["taints"] = taints.into();
     }

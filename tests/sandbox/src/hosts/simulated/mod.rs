@@ -256,6 +256,16 @@ impl SimulatedHosts {
         world.kubernetes.of(&machine.id).cloned()
     }
 
+    /// The Kubernetes APIs of all clusters.
+    pub fn kubes(&self) -> Vec<Arc<KubeSim>> {
+        self.inner.world().kubernetes.all()
+    }
+
+    /// Puts a tap on the Kubernetes APIs of all clusters, those to come too, or takes it off.
+    pub fn tap_kubes(&self, tap: Option<Arc<dyn Tap>>) {
+        self.inner.world().kubernetes.tap(tap);
+    }
+
     /// Leads an address inside the clusters (of a Service, say), which only nodes reach, to a loopback
     /// address of this machine.
     pub fn route(&self, from: SocketAddr, to: SocketAddr) {
@@ -313,6 +323,7 @@ impl Hosts for SimulatedHosts {
         let machine = world.machines.remove(server);
         let machine = machine.with_context(|| format!("no server {server}"))?;
         machine.life.cancel();
+        world.kubernetes.forget(server);
         for disk in world.disks.values_mut() {
             disk.plugged.take_if(|(on, _)| on == server);
         }
