@@ -188,8 +188,9 @@ pub(crate) struct PutSecret {
     #[arg(value_name = "NAMESPACE/NAME")]
     pub(crate) object: Namespaced,
     /// A key and the sealed secret that is its value, as `KEY=NAME`; give the secret itself with --secret
-    #[arg(long = "data", value_name = "KEY=NAME", required = true, value_parser = key)]
-    pub(crate) keys: Vec<(String, String)>,
+    #[arg(long = "data", value_name = "KEY=NAME", required = true)]
+    // Read by the command: clap would repeat what is wrong, which may be a value.
+    pub(crate) keys: Vec<String>,
     #[command(flatten)]
     pub(crate) single: Single,
 }
@@ -205,9 +206,11 @@ fn until(text: &str) -> Result<Until, String> {
 }
 
 /// What Kubernetes takes for a key of a Secret, and the name of what goes there.
-fn key(text: &str) -> Result<(String, String), String> {
+///
+/// # Errors
+/// No error repeats the text: it may be a value by mistake.
+pub(crate) fn key(text: &str) -> Result<(String, String), String> {
     let fits = |b: u8| b.is_ascii_alphanumeric() || b"-_.".contains(&b);
-    // A value by mistake is not repeated.
     let (key, name) = text
         .split_once('=')
         .ok_or("write it as KEY=NAME, where NAME is that of a secret given with --secret")?;

@@ -4,7 +4,7 @@ mod kubernetes;
 
 pub(crate) use kubernetes::{
     BackupJob, FluxBootstrap, FluxFolder, PutSecret, Release, RestoreJob, Switch, WaitCertificates,
-    Wish,
+    Wish, key,
 };
 
 use std::path::PathBuf;

@@ -5,15 +5,16 @@ use std::collections::BTreeMap;
 use jobs::message::{Job, PutSecret as Payload};
 
 use super::{begin, single};
-use crate::cli::PutSecret;
+use crate::cli::{self, PutSecret};
 use crate::error::CliError;
 use crate::exit::ExitCode;
 use crate::out::Out;
 
 pub(crate) async fn run(args: &PutSecret, out: &mut Out) -> Result<ExitCode, CliError> {
     let mut keys = BTreeMap::new();
-    for (key, name) in &args.keys {
-        if keys.insert(key.clone(), name.clone()).is_some() {
+    for text in &args.keys {
+        let (key, name) = cli::key(text).map_err(|e| CliError::usage(format!("--data: {e}")))?;
+        if keys.insert(key.clone(), name).is_some() {
             return Err(CliError::usage(format!("--data {key} stands twice")));
         }
     }
