@@ -10,8 +10,12 @@
 //! ticks: tests wait for conditions, not for the clock.
 
 mod api;
+pub mod app;
 mod faults;
+pub mod flux;
+pub mod kubelet;
 mod manager;
+mod time;
 
 pub use api::Cluster;
 pub use faults::{Fault, Faults};
