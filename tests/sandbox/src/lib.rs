@@ -5,6 +5,7 @@ pub mod hosts;
 pub mod kube_api;
 pub mod kube_sim;
 pub mod net;
+pub mod operators;
 pub mod registry;
 pub mod s3;
 pub mod say;
