@@ -15,6 +15,7 @@ mod faults;
 pub mod flux;
 pub mod kubelet;
 mod manager;
+pub mod percona;
 mod time;
 
 pub use api::Cluster;
