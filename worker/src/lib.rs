@@ -1,5 +1,6 @@
 //! The worker: the engine that runs jobs, the jobs, and the clients they work with.
 
+pub mod application;
 pub mod args;
 pub mod child;
 pub mod cloud;
@@ -12,11 +13,13 @@ pub mod jobs;
 pub mod kube;
 pub mod net;
 pub mod pgbackrest;
+pub mod postgres;
 pub mod registries;
 mod run;
 pub mod sealed;
 pub mod sops;
 pub mod ssh;
+pub mod switch;
 pub mod telemetry;
 pub mod world;
 

@@ -45,6 +45,8 @@ pub struct World {
     pub dialer: Dialer,
     /// The key that we log in with, when it is set.
     pub ssh_key: Option<Arc<PrivateKey>>,
+    /// Authorities to trust instead of the host's where an application is asked by its URL.
+    pub ca_file: Option<PathBuf>,
     /// What secrets are opened with, when it is set.
     pub identity: Option<Arc<Identity>>,
     /// The way to the hosts.
@@ -126,6 +128,12 @@ impl World {
 
     /// The objects of the job's cluster, with the administrator's rights, through its masters.
     pub async fn kube(&self, ctx: &Ctx) -> Result<Objects, JobError> {
+        let client = administrator(self.masters_of(ctx).await?).await?;
+        Ok(Objects::new(client))
+    }
+
+    /// The masters of the job's cluster.
+    pub async fn masters_of(&self, ctx: &Ctx) -> Result<Arc<dyn Masters>, JobError> {
         let cluster = Cluster::of(ctx);
         let nodes = ctx.spec().nodes();
         let mut masters = Vec::new();
@@ -142,8 +150,7 @@ impl World {
                 Entrance::Bastion(Box::new(bastion), lb)
             }
         };
-        let client = administrator(self.masters(entrance, masters)).await?;
-        Ok(Objects::new(client))
+        Ok(self.masters(entrance, masters))
     }
 
     /// The masters of a cluster, as clients of their API ask them.

@@ -32,6 +32,15 @@ pub struct WorldArgs {
         hide_short_help = true
     )]
     runner: Option<PathBuf>,
+    /// Certificate authorities to trust instead of the host's where an application is asked by its URL, as PEM
+    #[arg(
+        long,
+        help_heading = "Cluster",
+        env = "REKINDLE_CA_FILE",
+        value_name = "FILE",
+        hide_short_help = true
+    )]
+    ca_file: Option<PathBuf>,
     /// Longest time in milliseconds between two looks at something that is being built
     #[arg(long, env = "REKINDLE_POLL_MS", value_name = "MS", hide = true)]
     poll_ms: Option<u64>,
@@ -50,6 +59,10 @@ impl WorldArgs {
         world.identity = self.identity.identity()?;
         world.access = hosts.access();
         world.runner.clone_from(&self.runner);
+        world.ca_file = self
+            .ca_file
+            .clone()
+            .filter(|file| !file.as_os_str().is_empty());
         world.registries = self.registries.registries()?;
         world.poll = self.poll_ms.map(Duration::from_millis);
         if let Some(poll) = world.poll {

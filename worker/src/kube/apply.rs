@@ -29,8 +29,8 @@ pub enum Force {
 /// The objects of a cluster. Cheap to clone.
 #[derive(Clone)]
 pub struct Objects {
-    client: Client,
-    kinds: Kinds,
+    pub(super) client: Client,
+    pub(super) kinds: Kinds,
 }
 
 impl fmt::Debug for Objects {
@@ -62,9 +62,20 @@ impl Objects {
 
     /// Makes an object what the caller wants it to be, and returns all of it.
     pub async fn apply(&self, object: &Object, force: Force) -> Result<Value, KubeError> {
+        self.apply_as(MANAGER, object, force).await
+    }
+
+    /// The same under another name, 128 bytes at most. A field that its manager no longer applies goes away, so
+    /// what is to stay beside what comes later has a manager of its own.
+    pub async fn apply_as(
+        &self,
+        manager: &str,
+        object: &Object,
+        force: Force,
+    ) -> Result<Value, KubeError> {
         let api = self.kinds.api(&self.client, object).await?;
         let params = PatchParams {
-            field_manager: Some(MANAGER.to_owned()),
+            field_manager: Some(manager.to_owned()),
             force: force == Force::Ours,
             ..PatchParams::default()
         };
@@ -129,7 +140,7 @@ impl Objects {
     }
 }
 
-fn value(object: DynamicObject) -> Value {
+pub(super) fn value(object: DynamicObject) -> Value {
     serde_json::to_value(object).expect("an object that came as JSON is JSON again")
 }
 

@@ -45,6 +45,27 @@ impl Kinds {
         }
     }
 
+    /// Where the objects of a kind are: in one namespace, or all of them.
+    pub async fn all(
+        &self,
+        client: &Client,
+        api_version: &str,
+        kind: &str,
+        namespace: Option<&str>,
+    ) -> Result<Api<DynamicObject>, KubeError> {
+        let (resource, scope) = self.resource(client, api_version, kind).await?;
+        match (scope, namespace) {
+            (_, None) => Ok(Api::all_with(client.clone(), &resource)),
+            (Scope::Namespaced, Some(namespace)) => {
+                Ok(Api::namespaced_with(client.clone(), namespace, &resource))
+            }
+            (Scope::Cluster, Some(_)) => Err(KubeError::Namespace {
+                object: format!("each {kind}"),
+                reason: "this kind belongs to no namespace",
+            }),
+        }
+    }
+
     async fn resource(
         &self,
         client: &Client,

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 /// No manifest is larger; Flux' own has some half a million bytes.
 const LARGEST: usize = 16 << 20;
@@ -65,6 +65,21 @@ impl Object {
             name: name("/metadata/name").ok_or("metadata.name")?,
             body,
         })
+    }
+
+    /// Where an object is: only its kind, namespace and name, to read, change or delete it.
+    pub fn at(api_version: &str, kind: &str, namespace: Option<&str>, name: &str) -> Self {
+        let mut metadata = json!({ "name": name });
+        if let Some(namespace) = namespace {
+            metadata["namespace"] = namespace.into();
+        }
+        Self {
+            api_version: api_version.to_owned(),
+            kind: kind.to_owned(),
+            namespace: namespace.map(str::to_owned),
+            name: name.to_owned(),
+            body: json!({"apiVersion": api_version, "kind": kind, "metadata": metadata}),
+        }
     }
 
     /// It defines a kind.

@@ -10,6 +10,7 @@
 pub mod apply;
 pub mod client;
 pub mod connect;
+pub mod edit;
 pub mod error;
 pub mod kinds;
 pub mod kubeconfig;

@@ -105,7 +105,7 @@ fn going(object: &Value) -> Option<Look> {
 }
 
 /// The status is about another generation than the one that the object has.
-fn behind(object: &Value) -> Option<String> {
+pub(crate) fn behind(object: &Value) -> Option<String> {
     let generation = object
         .pointer("/metadata/generation")
         .and_then(Value::as_i64);
@@ -121,7 +121,8 @@ fn behind(object: &Value) -> Option<String> {
     }
 }
 
-fn condition<'a>(object: &'a Value, kind: &str) -> Option<&'a Value> {
+/// A condition of an object, by its type.
+pub(crate) fn condition<'a>(object: &'a Value, kind: &str) -> Option<&'a Value> {
     let conditions = object.pointer("/status/conditions")?.as_array()?;
     conditions
         .iter()
@@ -144,7 +145,7 @@ fn is_true(object: &Value, kind: &str) -> bool {
 }
 
 /// `reason: message` of a condition.
-fn said(condition: &Value, silent: &str) -> String {
+pub(crate) fn said(condition: &Value, silent: &str) -> String {
     let text = |field: &str| {
         condition[field]
             .as_str()
