@@ -10,9 +10,13 @@
 //! ticks: tests wait for conditions, not for the clock.
 
 mod api;
+pub mod app;
 mod faults;
+pub mod flux;
+pub mod kubelet;
 mod manager;
 pub mod percona;
+mod time;
 
 pub use api::Cluster;
 pub use faults::{Fault, Faults};
