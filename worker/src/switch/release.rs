@@ -115,11 +115,13 @@ pub fn judge(release: &Value, asked: Option<&str>) -> Handled {
         Look::NotYet(text) => text,
     };
     let handled = release["status"]["lastHandledReconcileAt"].as_str();
-    let current = wait::behind(release).is_none() && (asked.is_none() || handled == asked);
+    let current = |condition: &Value| {
+        wait::is_current(release, condition) && (asked.is_none() || handled == asked)
+    };
     let at_it = wait::condition(release, "Reconciling")
         .is_some_and(|it| it["status"] == "True" && it["reason"] == "Progressing");
     match wait::condition(release, "Ready") {
-        Some(ready) if current && !at_it && ready["status"] == "False" => {
+        Some(ready) if current(ready) && !at_it && ready["status"] == "False" => {
             let reason = ready["reason"].as_str().unwrap_or_default();
             match FAILED.contains(&reason) {
                 true => Handled::Failed(wait::said(ready, "it does not say why")),
@@ -195,6 +197,18 @@ mod tests {
             Handled::NotYet(
                 "its controller has seen generation 1 of 2; Ready is False: UpgradeFailed: why"
                     .into(),
+            ),
+        );
+        // One that never went well says so for the generation that failed.
+        let mut never = status("t2", json!([ready("False", "ValuesError")]));
+        never["observedGeneration"] = json!(-1);
+        never["conditions"][0]["observedGeneration"] = json!(2);
+        check(never.clone(), Handled::Failed("ValuesError: why".into()));
+        never["conditions"][0]["observedGeneration"] = json!(1);
+        check(
+            never,
+            Handled::NotYet(
+                "its controller has not seen it yet; Ready is False: ValuesError: why".into(),
             ),
         );
         let trying = json!({"type": "Reconciling", "status": "True", "reason": "Progressing"});
