@@ -13,6 +13,7 @@ mod error;
 mod exit;
 mod files;
 mod finish;
+mod flux;
 mod here;
 mod out;
 mod post;

@@ -35,6 +35,8 @@ pub(crate) struct Request {
     pub(crate) requester: Requester,
     /// What it is given that nobody else may see.
     pub(crate) secrets: ToSeal,
+    /// The objects that bootstrap Flux, if it does that.
+    pub(crate) flux: Option<String>,
 }
 
 impl Request {
@@ -65,6 +67,10 @@ impl Request {
         }
         if there.inputs.plan != jobs::digest(&self.plan_json()) {
             differs.push("its plan is another one".to_owned());
+        }
+        let flux = self.flux.as_ref().map(|text| jobs::digest(text.as_bytes()));
+        if there.inputs.flux != flux {
+            differs.push("what bootstraps Flux is another".to_owned());
         }
         // What is in them cannot be compared: nobody here can open what was sealed.
         let sealed = there.inputs.secrets.as_ref();
@@ -121,7 +127,10 @@ pub(crate) async fn start(
         spec: store.put_input(request.spec.clone().into()).await?,
         plan: store.put_input(request.plan_json().into()).await?,
         secrets: request.secrets.seal(store, cluster).await?,
-        flux: None,
+        flux: match &request.flux {
+            Some(objects) => Some(store.put_input(objects.clone().into()).await?),
+            None => None,
+        },
     };
     let record = RecoveryRecord {
         id: id.clone(),

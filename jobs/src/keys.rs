@@ -119,6 +119,11 @@ pub fn report(cluster: &ClusterName, id: &RecoveryId) -> String {
     format!("clusters/{cluster}/recoveries/{id}/report.json")
 }
 
+/// `clusters/<cluster>/recoveries/<id>/report.html`: the same for people.
+pub fn report_page(cluster: &ClusterName, id: &RecoveryId) -> String {
+    format!("clusters/{cluster}/recoveries/{id}/report.html")
+}
+
 /// `names/<project>/<name>`: the cluster that a server's or volume's name of a cloud project belongs
 /// to. Written once.
 pub fn name(project: &str, name: &str) -> String {

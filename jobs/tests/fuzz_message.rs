@@ -3,9 +3,10 @@
 mod fuzz;
 
 use fuzz::{cases, damaged, spoils, spoilt};
-use jobs::ids::{ClusterName, NodeName, RecoveryId};
+use jobs::ids::{ClusterName, NodeName, ObjectName, RecoveryId};
 use jobs::message::{
-    Access, AddUser, DecodeError, Demo, Job, JobMessage, OnNode, OsUpdate, RemoveNode, SCHEMA,
+    Access, AddUser, Backup, BackupKind, Change, DecodeError, Demo, Image, Job, JobMessage, OnNode,
+    OsUpdate, PutSecret, Release, RemoveNode, Restore, SCHEMA, Switch, Until, WaitCertificates,
 };
 use jobs::user::{PublicKey, UserName};
 use proptest::prelude::*;
@@ -38,6 +39,68 @@ fn access() -> impl Strategy<Value = Access> {
     ]
 }
 
+fn object() -> impl Strategy<Value = ObjectName> {
+    names().prop_map(|name| ObjectName::new(name).expect("a label"))
+}
+
+/// What works on a cluster that runs.
+fn on_kubernetes() -> impl Strategy<Value = Job> {
+    let object_of =
+        || (names(), names()).prop_map(|(a, b)| format!("{a}/{b}").parse().expect("two labels"));
+    let change = prop_oneof![
+        object().prop_map(|application| Change::Freeze { application }),
+        object().prop_map(|application| Change::Thaw { application }),
+        (
+            object_of(),
+            any::<Option<bool>>(),
+            prop::option::of(object())
+        )
+            .prop_map(|(switch, value, release)| Change::Values {
+                switch,
+                values: [("a".to_owned(), json!({ "b": value }))]
+                    .into_iter()
+                    .collect(),
+                release,
+            }),
+    ];
+    let image = prop_oneof![
+        Just(Image::Former),
+        "[a-zA-Z0-9_][a-zA-Z0-9_.-]{0,20}".prop_map(|tag| Image::Tag(tag.parse().expect("a tag"))),
+    ];
+    let until = prop_oneof![
+        Just(Until::End),
+        Just(Until::Consistent),
+        (0i64..4_000_000_000)
+            .prop_map(|s| Until::Time(jiff::Timestamp::from_second(s).expect("a time"))),
+    ];
+    prop_oneof![
+        Just(Job::FluxBootstrap),
+        Just(Job::Promote),
+        change.prop_map(|change| Job::Switch(Switch { change })),
+        (object(), image)
+            .prop_map(|(application, image)| Job::Release(Release { application, image })),
+        (any::<Option<String>>(), until, any::<bool>()).prop_map(|(set, until, accept_gap)| {
+            Job::Restore(Restore {
+                set,
+                until,
+                failed_at: None,
+                accept_gap,
+            })
+        }),
+        Just(Job::Backup(Backup {
+            kind: BackupKind::Incremental
+        })),
+        prop::collection::vec(object_of(), 0..3)
+            .prop_map(|certificates| Job::WaitCertificates(WaitCertificates { certificates })),
+        (object_of(), names(), names()).prop_map(|(secret, key, name)| {
+            Job::Secret(PutSecret {
+                secret,
+                keys: [(key, name)].into(),
+            })
+        }),
+    ]
+}
+
 fn payload() -> impl Strategy<Value = Job> {
     let node = || names().prop_map(|name| NodeName::new(name).expect("a label"));
     let on = move || node().prop_map(|node| OnNode { node });
@@ -65,6 +128,7 @@ fn payload() -> impl Strategy<Value = Job> {
                 nodes
             })
         ),
+        on_kubernetes(),
         Just(Job::Report),
         demo.prop_map(|(steps, step_ms, abort_at, fail_at, node)| {
             let (text, fields) = (
@@ -181,6 +245,7 @@ fn field_of(body: &Value) -> Option<String> {
 fn every_field_of_every_kind_is_named_when_it_is_missing_or_of_another_type() {
     let node = NodeName::new("test-web-1").expect("valid");
     let on = || OnNode { node: node.clone() };
+    let object = ObjectName::new("slr").expect("valid");
     let demo: Demo = serde_json::from_value(json!({
         "steps": 3, "step_ms": 5, "abort_at": 1, "fail_at": 2, "node": "test-web-1",
     }))
@@ -204,6 +269,33 @@ fn every_field_of_every_kind_is_named_when_it_is_missing_or_of_another_type() {
             name: UserName::new("ann").expect("a name"),
             access: Access::Revoke,
             nodes: vec![node.clone()],
+        }),
+        Job::FluxBootstrap,
+        Job::Promote,
+        Job::Switch(Switch {
+            change: Change::Freeze {
+                application: object.clone(),
+            },
+        }),
+        Job::Release(Release {
+            application: object,
+            image: Image::Former,
+        }),
+        Job::Restore(Restore {
+            set: Some("20260101-000000F".into()),
+            until: Until::Consistent,
+            failed_at: Some(jiff::Timestamp::UNIX_EPOCH),
+            accept_gap: true,
+        }),
+        Job::Backup(Backup {
+            kind: BackupKind::Incremental,
+        }),
+        Job::WaitCertificates(WaitCertificates {
+            certificates: vec!["a/b".parse().expect("two names")],
+        }),
+        Job::Secret(PutSecret {
+            secret: "a/b".parse().expect("two names"),
+            keys: [("key".to_owned(), "NAME".to_owned())].into(),
         }),
         Job::Report,
         Job::Demo(demo),
@@ -236,6 +328,12 @@ fn every_field_of_every_kind_is_named_when_it_is_missing_or_of_another_type() {
                 "dead",
                 "nodes",
                 "reboot",
+                "set",
+                "until",
+                "failed_at",
+                "accept_gap",
+                "type",
+                "certificates",
             ]
             .contains(&key.as_str());
             match field_of(&without) {

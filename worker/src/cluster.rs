@@ -8,7 +8,7 @@ use std::fmt::Debug;
 
 use jobs::ids::{ClusterName, NodeName};
 use jobs::keys;
-use jobs::record::{LoadBalancerRecord, NodeRecord, VolumeRecord};
+use jobs::record::{DatabaseRecord, LoadBalancerRecord, NodeRecord, VolumeRecord};
 use jobs::store::{Created, Store, StoreError};
 
 use crate::engine::{Ctx, JobError};
@@ -91,6 +91,31 @@ impl<'a> Cluster<'a> {
             .read(&keys::load_balancer(self.name))
             .await?
             .map(|stored| stored.body))
+    }
+
+    /// The database's record.
+    pub async fn database(&self) -> Result<Option<DatabaseRecord>, StoreError> {
+        Ok(self
+            .store
+            .read(&keys::database(self.name))
+            .await?
+            .map(|stored| stored.body))
+    }
+
+    /// Changes the database's record; nothing is written when nothing changes.
+    pub async fn change_database(
+        &self,
+        change: impl Fn(DatabaseRecord) -> Result<DatabaseRecord, JobError>,
+    ) -> Result<(), JobError> {
+        let nothing = || DatabaseRecord {
+            source: None,
+            restored: None,
+        };
+        self.put(
+            &keys::database(self.name),
+            |old: Option<&DatabaseRecord>| change(old.cloned().unwrap_or_else(nothing)),
+        )
+        .await
     }
 
     /// Takes a name of the cloud project for this cluster, for good. The cloud tells things apart by

@@ -13,6 +13,7 @@ pub mod jobs;
 pub mod kube;
 pub mod net;
 pub mod pgbackrest;
+pub mod postgres;
 pub mod registries;
 mod run;
 pub mod sealed;

@@ -128,6 +128,12 @@ impl World {
 
     /// The objects of the job's cluster, with the administrator's rights, through its masters.
     pub async fn kube(&self, ctx: &Ctx) -> Result<Objects, JobError> {
+        let client = administrator(self.masters_of(ctx).await?).await?;
+        Ok(Objects::new(client))
+    }
+
+    /// The masters of the job's cluster.
+    pub async fn masters_of(&self, ctx: &Ctx) -> Result<Arc<dyn Masters>, JobError> {
         let cluster = Cluster::of(ctx);
         let nodes = ctx.spec().nodes();
         let mut masters = Vec::new();
@@ -144,8 +150,7 @@ impl World {
                 Entrance::Bastion(Box::new(bastion), lb)
             }
         };
-        let client = administrator(self.masters(entrance, masters)).await?;
-        Ok(Objects::new(client))
+        Ok(self.masters(entrance, masters))
     }
 
     /// The masters of a cluster, as clients of their API ask them.

@@ -6,6 +6,7 @@ mod cancel;
 mod completions;
 mod doctor;
 mod flags;
+mod flux_bootstrap;
 mod keygen;
 mod list;
 mod mirror_images;
@@ -13,15 +14,21 @@ mod os_update;
 mod pause;
 mod plan;
 mod purge;
+mod put_secret;
 mod recover;
+mod release;
 mod remove_node;
+mod restore;
 mod resume;
 mod retry;
 mod schema;
 mod single;
 mod status;
+mod switch;
 mod validate;
 mod watch;
+
+use jobs::message::Job;
 
 use crate::cli::Command;
 use crate::error::CliError;
@@ -42,6 +49,19 @@ pub(crate) async fn run(command: &Command, out: &mut Out) -> Result<ExitCode, Cl
         Command::RemoveNode(args) => remove_node::run(args, out).await,
         Command::OsUpdate(args) => os_update::run(args, out).await,
         Command::AddUser(args) => add_user::run(args, out).await,
+        Command::FluxBootstrap(args) => flux_bootstrap::run(args, out).await,
+        Command::Switch(args) => switch::run(args, out).await,
+        Command::Restore(args) => restore::run(args, out).await,
+        Command::Promote(args) => {
+            single::of_payload(args, out, |spec| restore::with_database(spec, Job::Promote)).await
+        }
+        Command::Backup(args) => restore::backup(args, out).await,
+        Command::WaitCertificates(args) => {
+            let payload = |spec: &_| flux_bootstrap::certificates(args, spec);
+            single::of_payload(&args.single, out, payload).await
+        }
+        Command::Secret(args) => put_secret::run(args, out).await,
+        Command::Release(args) => release::run(args, out).await,
         Command::Report(args) => single::of_cluster("report", args, out).await,
         Command::Demo(args) => single::demo(args, out).await,
         Command::Plan(args) => plan::run(args, out).await,

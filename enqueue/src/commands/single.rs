@@ -103,6 +103,19 @@ pub(super) async fn on_the_bastion(
     post(&store, kind, args, spec, given, plan, out).await
 }
 
+/// One job on the cluster as it runs; `payload` makes it for the spec.
+pub(super) async fn of_payload(
+    args: &Single,
+    out: &mut Out,
+    payload: impl FnOnce(&ClusterSpec) -> Result<Job, CliError>,
+) -> Result<ExitCode, CliError> {
+    let store = args.begin.follow.store.connect().await?;
+    let (spec, given) = spec(&store, args).await?;
+    let payload = payload(&spec.spec)?;
+    let kind = payload.kind();
+    post(&store, kind, args, spec, given, alone(vec![payload])?, out).await
+}
+
 pub(super) async fn post(
     store: &Store,
     kind: &str,
@@ -112,7 +125,19 @@ pub(super) async fn post(
     plan: Plan,
     out: &mut Out,
 ) -> Result<ExitCode, CliError> {
-    let request = Request {
+    let request = request(kind, args, spec, given, plan)?;
+    begin::run(store, &request, &args.begin, out).await
+}
+
+/// What a single job is begun with.
+pub(super) fn request(
+    kind: &str,
+    args: &Single,
+    spec: Spec,
+    given: bool,
+    plan: Plan,
+) -> Result<Request, CliError> {
+    Ok(Request {
         cluster: args.cluster.name.clone(),
         purpose: kind.to_owned(),
         key: args.begin.key.clone(),
@@ -121,8 +146,8 @@ pub(super) async fn post(
         plan,
         requester: requester(),
         secrets: ToSeal::new(&args.begin.secrets)?,
-    };
-    begin::run(store, &request, &args.begin, out).await
+        flux: None,
+    })
 }
 
 /// The spec to work with; and whether it was given now.

@@ -44,8 +44,8 @@ pub struct ArchiveInfo {
 
 /// The name of a backup set: `20261123-013502F`, or `20261123-013502F_20261123-013510I` for one that
 /// needs others. It goes into a shell command of the operator, so nothing else passes for one.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
-#[serde(transparent)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub struct Label(String);
 
 /// What a set holds.
@@ -262,6 +262,20 @@ impl Label {
     /// The label as text.
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+}
+
+impl TryFrom<String> for Label {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        Self::parse(&text).ok_or_else(|| format!("`{text:.80}` is not the name of a set"))
+    }
+}
+
+impl From<Label> for String {
+    fn from(label: Label) -> String {
+        label.0
     }
 }
 

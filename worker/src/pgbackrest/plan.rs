@@ -3,7 +3,7 @@
 use std::fmt::{self, Write};
 
 use jiff::{SignedDuration, SpanRound, Timestamp, Unit};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::archive::{Archived, Stop};
 use super::choose::{Choice, Stanza, Target};
@@ -50,7 +50,7 @@ pub struct Replay {
 }
 
 /// What is lost: the expected recovery point, and how far it lies behind the failure.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Loss {
     /// When the database was lost.
     pub failure: Timestamp,
@@ -232,7 +232,7 @@ impl fmt::Display for Target {
 }
 
 /// Bytes for people.
-fn size(bytes: u64) -> String {
+pub(crate) fn size(bytes: u64) -> String {
     const UNITS: [&str; 5] = ["B", "KiB", "MiB", "GiB", "TiB"];
     let (mut unit, mut whole, mut tenths) = (0, bytes, 0);
     while whole >= 1024 && unit + 1 < UNITS.len() {

@@ -3,7 +3,7 @@
 
 use std::fmt;
 
-use futures::{StreamExt, TryStreamExt, stream};
+use futures::{FutureExt, StreamExt, TryStreamExt, stream};
 use jobs::store::{Small, Store, StoreConfig, StoreError};
 
 use super::archive::{Archive, Name};
@@ -126,19 +126,22 @@ impl Repository {
     /// # Errors
     /// When the bucket fails: then nobody knows which are missing.
     pub async fn manifests(&self, of: &[Label]) -> Result<Vec<Label>, RepositoryError> {
-        let looks = of.iter().map(|label| async move {
-            let key = format!("backup/{}/{label}/backup.manifest", self.stanza);
-            let found = self.store.objects(&key).await?;
-            let there = found
-                .iter()
-                .any(|object| object.key == key && object.size > 0);
-            Ok::<_, RepositoryError>(there.then(|| label.clone()))
-        });
-        let found = stream::iter(looks).buffered(AT_ONCE);
-        found
-            .try_filter_map(|label| async { Ok(label) })
-            .try_collect()
-            .await
+        let looks: Vec<_> = of
+            .iter()
+            .map(|label| self.manifest(label).boxed())
+            .collect();
+        let found: Vec<Option<Label>> = stream::iter(looks).buffered(AT_ONCE).try_collect().await?;
+        Ok(found.into_iter().flatten().collect())
+    }
+
+    /// A set's label, if it has a manifest.
+    async fn manifest(&self, label: &Label) -> Result<Option<Label>, RepositoryError> {
+        let key = format!("backup/{}/{label}/backup.manifest", self.stanza);
+        let found = self.store.objects(&key).await?;
+        let there = found
+            .iter()
+            .any(|object| object.key == key && object.size > 0);
+        Ok(there.then(|| label.clone()))
     }
 
     /// Lists the archived WAL of a database.

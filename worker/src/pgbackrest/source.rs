@@ -11,10 +11,10 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
-use jobs::ids::RecoveryId;
+use jobs::ids::{ClusterName, RecoveryId};
 use serde::{Deserialize, Serialize};
 
-use super::choose::{Choice, Target};
+use super::choose::Target;
 use super::info::Label;
 
 /// Where a repository lies.
@@ -104,12 +104,21 @@ pub struct Values {
     #[serde(skip_serializing_if = "Option::is_none")]
     data_source: Option<DataSource>,
     backups: Backups,
+    /// Off while a cluster is restored: the server may be lost as well, and an agent that does not find it keeps
+    /// its database from being ready.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pmm: Option<Pmm>,
 }
 
 /// The one form of source that we make.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 struct DataSource {
     pgbackrest: PgBackRest,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+struct Pmm {
+    enabled: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -157,13 +166,14 @@ struct NewBackups {
 }
 
 impl Values {
-    /// The values that restore a choice, with the new cluster's own backups at `new`.
+    /// The values that restore a set, with the new cluster's own backups at `new`.
     ///
     /// # Errors
     /// When the new backups would go into the source, or a setting has no form that the operator takes.
     pub fn restoring(
         source: &Source,
-        choice: &Choice,
+        set: &Label,
+        target: Target,
         new: &Location,
     ) -> Result<Self, SourceError> {
         source.check()?;
@@ -177,7 +187,7 @@ impl Values {
                 },
             }],
             global: source.global(path),
-            options: options(&choice.set.label, choice.target),
+            options: options(set, target),
             tolerations: source.tolerations.clone(),
             repo: Repo {
                 name: source.repo.clone(),
@@ -190,6 +200,7 @@ impl Values {
         };
         Ok(Self {
             data_source: Some(DataSource { pgbackrest }),
+            pmm: Some(Pmm { enabled: false }),
             ..Self::running(source, new)?
         })
     }
@@ -204,6 +215,7 @@ impl Values {
         let global = source.global(&new.path);
         Ok(Self {
             data_source: None,
+            pmm: None,
             backups: Backups {
                 pgbackrest: NewBackups { global },
             },
@@ -277,8 +289,8 @@ fn check_path(field: &'static str, path: &str) -> Result<(), SourceError> {
 
 /// The path for the backups of what a recovery restores: a new one each time, so that a drill never
 /// writes where another one reads.
-pub fn generation_path(recovery: &RecoveryId, repo: &str) -> String {
-    format!("/pgbackrest/{recovery}/{repo}")
+pub fn generation_path(cluster: &ClusterName, recovery: &RecoveryId) -> String {
+    format!("/pgbackrest/{cluster}/{recovery}")
 }
 
 /// What pgBackRest is told. The operator puts the options into one line of a shell, and adds

@@ -25,14 +25,14 @@ fn source() -> Source {
 fn new() -> Location {
     let recovery = "r-20261123".parse().expect("an id");
     Location {
-        path: generation_path(&recovery, "repo1"),
+        path: generation_path(&"small".parse().expect("a name"), &recovery),
         ..source().location
     }
 }
 
 fn restoring(wish: &Wish) -> Values {
     let choice = World::new().choose(wish).expect("a choice");
-    Values::restoring(&source(), &choice, &new()).expect("values")
+    Values::restoring(&source(), &choice.set.label, choice.target, &new()).expect("values")
 }
 
 fn options(wish: &Wish) -> serde_json::Value {
@@ -98,7 +98,8 @@ fn the_source_is_never_written() {
             endpoint: "s3.clo.ru".into(),
             ..new()
         };
-        let error = Values::restoring(&source(), &choice, &same).expect_err(path);
+        let error =
+            Values::restoring(&source(), &choice.set.label, choice.target, &same).expect_err(path);
         assert!(
             matches!(error, SourceError::SameRepository { .. }),
             "{error}"
@@ -110,12 +111,12 @@ fn the_source_is_never_written() {
         path: "/pgbackrest/repo1".into(),
         ..new()
     };
-    assert!(Values::restoring(&source(), &choice, &elsewhere).is_ok());
+    assert!(Values::restoring(&source(), &choice.set.label, choice.target, &elsewhere).is_ok());
     let beside = Location {
         path: "/pgbackrest/repo10".into(),
         ..new()
     };
-    assert!(Values::restoring(&source(), &choice, &beside).is_ok());
+    assert!(Values::restoring(&source(), &choice.set.label, choice.target, &beside).is_ok());
 }
 
 #[test]
@@ -124,7 +125,7 @@ fn settings_that_the_operator_would_choke_on_are_refused() {
     let refused = |change: fn(&mut Source)| {
         let mut source = source();
         change(&mut source);
-        Values::restoring(&source, &choice, &new())
+        Values::restoring(&source, &choice.set.label, choice.target, &new())
             .expect_err("refused")
             .to_string()
     };

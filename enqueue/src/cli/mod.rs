@@ -1,5 +1,12 @@
 //! The command line as clap sees it. What the commands do stands in `commands`.
 
+mod kubernetes;
+
+pub(crate) use kubernetes::{
+    BackupJob, FluxBootstrap, FluxFolder, PutSecret, Release, RestoreJob, Switch, WaitCertificates,
+    Wish, key,
+};
+
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -64,6 +71,22 @@ pub(crate) enum Command {
     OsUpdate(OsUpdate),
     /// Give a person access to the nodes with an SSH key, or take it away
     AddUser(AddUser),
+    /// Install Flux, give it its secrets, and wait until what it applies stands
+    FluxBootstrap(FluxBootstrap),
+    /// Change the values of a release by its switch: freeze, thaw, or any of them
+    Switch(Switch),
+    /// Bring the database back from its backups, prove its data, and thaw the applications
+    Restore(RestoreJob),
+    /// Make the restored database the one that later recoveries restore from
+    Promote(Single),
+    /// Make a backup of the database and prove that it is in the bucket
+    Backup(BackupJob),
+    /// Wait until certificates are there, and say why when they are not
+    WaitCertificates(WaitCertificates),
+    /// Write keys of a Kubernetes Secret; its other keys stay
+    Secret(PutSecret),
+    /// Bring another image of an application into service, or the former one back
+    Release(Release),
     /// Write a report on the last recovery that did something
     Report(Single),
     /// Run a job without effects, to watch crash and resume
@@ -109,7 +132,12 @@ pub(crate) struct Recover {
     #[arg(long, value_name = "FILE")]
     pub(crate) plan: Option<PathBuf>,
     #[command(flatten)]
+    pub(crate) flux: FluxFolder,
+    #[command(flatten)]
     pub(crate) begin: Begin,
+    // Last: its heading would stand over what comes after it.
+    #[command(flatten)]
+    pub(crate) wish: Wish,
 }
 
 /// What every command that starts a recovery takes.
@@ -334,10 +362,16 @@ pub(crate) struct Plan {
     /// Show what would change in the cloud, too; reads only
     #[arg(long)]
     pub(crate) cloud: bool,
+    /// Show what one job would do: `restore` prints the backup sets, what it would take, and what is lost; reads only
+    #[arg(long, value_name = "JOB", value_parser = ["restore"], conflicts_with = "cloud")]
+    pub(crate) job: Option<String>,
     #[command(flatten)]
     pub(crate) store: StoreArgs,
     #[command(flatten)]
     pub(crate) clo: CloudArgs,
+    // Last: its heading would stand over what comes after it.
+    #[command(flatten)]
+    pub(crate) wish: Wish,
 }
 
 #[derive(Debug, Args)]

@@ -1,0 +1,23 @@
+//! Small operators that play, on any Kubernetes API, the controllers a recovered cluster would have:
+//! Flux' three and the kubelet, and beside them those of the payload.
+//!
+//! They come to the API as everybody else does, through a [`kube::Client`], and read and write real objects: the same
+//! fields, reasons and words as the originals, with their delays and failures. They never watch; each [`Tick`] they
+//! list what is there and act on what they see. So they run on a real kube-apiserver and on a small one in this
+//! process alike, and one that goes away for a while is normal life.
+//!
+//! Time is logical. A tick stands for some seconds ([`Pace`]), and every interval, timeout and back-off is counted in
+//! ticks: tests wait for conditions, not for the clock.
+
+mod api;
+pub mod app;
+mod faults;
+pub mod flux;
+pub mod kubelet;
+mod manager;
+pub mod percona;
+mod time;
+
+pub use api::Cluster;
+pub use faults::{Fault, Faults};
+pub use manager::{Controller, Operators, Pace, Tick};

@@ -1,0 +1,326 @@
+//! What a report says, from records alone: pure, so that the same records give the same report.
+
+use std::collections::BTreeMap;
+
+use jiff::{SignedDuration, Timestamp};
+use jobs::ids::{JobName, RecoveryId};
+use jobs::message::Job;
+use jobs::record::{
+    Inputs, JobRecord, LoadBalancerRecord, NodeRecord, RecoveryRecord, Requester, Status,
+    VolumeRecord,
+};
+use jobs::spec::{ClusterSpec, Targets};
+use serde::Serialize;
+use serde_json::{Value, json};
+
+/// The record of a job, if it was ever begun, under its name in the plan.
+pub(super) type Recorded = (JobName, Option<JobRecord>);
+
+/// What a report is made of.
+#[derive(Debug)]
+pub(super) struct Sources<'a> {
+    pub(super) recovery: &'a RecoveryRecord,
+    pub(super) spec: &'a ClusterSpec,
+    pub(super) records: &'a [Recorded],
+    pub(super) nodes: Vec<NodeRecord>,
+    pub(super) volumes: Vec<VolumeRecord>,
+    pub(super) load_balancer: Option<LoadBalancerRecord>,
+    /// The recovery that writes it.
+    pub(super) writer: RecoveryId,
+    /// When it is written.
+    pub(super) now: Timestamp,
+}
+
+/// A recovery, as an auditor wants to see it.
+#[derive(Debug, Serialize)]
+pub(super) struct Report {
+    /// Version of this format.
+    pub(super) report: u32,
+    pub(super) cluster: String,
+    pub(super) recovery: RecoveryId,
+    pub(super) written_by: RecoveryId,
+    pub(super) purpose: String,
+    pub(super) requester: Requester,
+    pub(super) tool: &'static str,
+    pub(super) versions: BTreeMap<&'static str, String>,
+    pub(super) inputs: Inputs,
+    pub(super) declared: Timestamp,
+    pub(super) written: Timestamp,
+    pub(super) verdict: Verdict,
+    /// Why the verdict is not a plain `passed`.
+    pub(super) conditions: Vec<String>,
+    pub(super) not_succeeded: Vec<JobName>,
+    /// From the declaration to the last proof, in seconds; to now while something is missing.
+    pub(super) rto_seconds: i64,
+    pub(super) rto: Objective,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) rpo: Option<Objective>,
+    /// What the database was restored from.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) backup: Option<Value>,
+    pub(super) phases: Vec<Phase>,
+    pub(super) jobs: Vec<Value>,
+    pub(super) proofs: Vec<Evidence>,
+    pub(super) nodes: Vec<NodeRecord>,
+    pub(super) volumes: Vec<VolumeRecord>,
+    pub(super) load_balancer: Option<LoadBalancerRecord>,
+}
+
+/// How a recovery is judged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum Verdict {
+    /// Every job succeeded, and no target was missed.
+    Passed,
+    /// Every job succeeded, and a target was missed.
+    PassedWithConditions,
+    /// A job did not succeed.
+    Failed,
+}
+
+/// A time that was aimed at, and the one that came of it; both in seconds.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(super) struct Objective {
+    /// What the spec says, if it says anything.
+    pub(super) target_seconds: Option<i64>,
+    /// What was reached; nothing while it is not.
+    pub(super) actual_seconds: Option<i64>,
+    /// Whether that is good enough; nothing without a target or an end.
+    pub(super) met: Option<bool>,
+}
+
+/// All jobs of one kind.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(super) struct Phase {
+    pub(super) kind: String,
+    pub(super) jobs: usize,
+    pub(super) succeeded: usize,
+    /// Begin of the first one and end of the last one.
+    pub(super) started: Option<Timestamp>,
+    pub(super) ended: Option<Timestamp>,
+    pub(super) seconds: Option<i64>,
+}
+
+/// A proof, with what was expected and what was observed.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub(super) struct Evidence {
+    pub(super) job: JobName,
+    pub(super) proof: String,
+    pub(super) at: Timestamp,
+    pub(super) result: Value,
+}
+
+impl Evidence {
+    pub(super) fn holds(&self) -> bool {
+        self.result["holds"] == true
+    }
+}
+
+impl Report {
+    pub(super) fn of(sources: Sources<'_>) -> Self {
+        let Sources {
+            recovery,
+            spec,
+            records,
+            now,
+            ..
+        } = sources;
+        let not_succeeded: Vec<JobName> = records
+            .iter()
+            .filter(|(_, record)| !succeeded(record.as_ref()))
+            .map(|(name, _)| name.clone())
+            .collect();
+        let reached = not_succeeded
+            .is_empty()
+            .then(|| last_end(records))
+            .flatten();
+        let targets = spec.targets.as_ref();
+        let lasted = reached.map(|at| at.duration_since(recovery.created));
+        let rto = Objective::of(targets.and_then(|t: &Targets| t.rto), lasted);
+        let restore = records.iter().filter_map(|(_, record)| record.as_ref());
+        let restore = restore
+            .filter(|record| matches!(record.payload, Job::Restore(_)))
+            .next_back();
+        let lost = restore.and_then(lost);
+        let rpo = restore.map(|_| Objective::of(targets.and_then(|t| t.rpo), lost));
+        let mut conditions = Vec::new();
+        conditions.extend(rto.missed("recovery took"));
+        conditions.extend(rpo.as_ref().and_then(|rpo| rpo.missed("data were lost of")));
+        let verdict = match (not_succeeded.is_empty(), conditions.is_empty()) {
+            (false, _) => Verdict::Failed,
+            (true, false) => Verdict::PassedWithConditions,
+            (true, true) => Verdict::Passed,
+        };
+        let until = reached.unwrap_or_else(|| recovery.finished.as_ref().map_or(now, |end| end.at));
+        Self {
+            report: 2,
+            cluster: recovery.cluster.to_string(),
+            recovery: recovery.id.clone(),
+            written_by: sources.writer,
+            purpose: recovery.purpose.clone(),
+            requester: recovery.requester.clone(),
+            tool: concat!("rekindle ", env!("CARGO_PKG_VERSION")),
+            versions: versions(spec),
+            inputs: recovery.inputs.clone(),
+            declared: recovery.created,
+            written: now,
+            verdict,
+            conditions,
+            not_succeeded,
+            rto_seconds: until.duration_since(recovery.created).as_secs(),
+            rto,
+            rpo,
+            backup: restore.and_then(restored_from),
+            phases: phases(records),
+            jobs: records.iter().map(job_of).collect(),
+            proofs: records.iter().flat_map(proofs_of).collect(),
+            nodes: sources.nodes,
+            volumes: sources.volumes,
+            load_balancer: sources.load_balancer,
+        }
+    }
+}
+
+impl Objective {
+    fn of(target: Option<SignedDuration>, actual: Option<SignedDuration>) -> Self {
+        Self {
+            target_seconds: target.map(|target| target.as_secs()),
+            actual_seconds: actual.map(|actual| actual.as_secs()),
+            met: target.zip(actual).map(|(target, actual)| actual <= target),
+        }
+    }
+
+    fn missed(&self, what: &str) -> Option<String> {
+        let missed = self.met == Some(false);
+        let (target, actual) = self.target_seconds.zip(self.actual_seconds)?;
+        missed.then(|| format!("{what} {}, the target is {}", span(actual), span(target)))
+    }
+}
+
+fn succeeded(record: Option<&JobRecord>) -> bool {
+    record.is_some_and(|record| record.status == Status::Succeeded)
+}
+
+fn last_end(records: &[Recorded]) -> Option<Timestamp> {
+    let ends = records
+        .iter()
+        .filter_map(|(_, record)| record.as_ref()?.ended);
+    ends.max()
+}
+
+/// What the versions are of everything that was installed, as the spec pins them.
+fn versions(spec: &ClusterSpec) -> BTreeMap<&'static str, String> {
+    let mut versions = BTreeMap::new();
+    if let Some(kubernetes) = &spec.kubernetes {
+        versions.insert("kubernetes", kubernetes.version.clone());
+        versions.insert("kubespray", kubernetes.kubespray.clone());
+        versions.insert("kubespray_image", kubernetes.image.digest.clone());
+        if let Some(images) = &kubernetes.images {
+            versions.insert("image_bundle", images.digest.clone());
+        }
+    }
+    if let Some(flux) = &spec.flux {
+        versions.insert("flux", flux.version.clone());
+    }
+    versions
+}
+
+/// One phase a kind, in the plan's order.
+fn phases(records: &[Recorded]) -> Vec<Phase> {
+    let mut phases: Vec<Phase> = Vec::new();
+    for (name, record) in records {
+        let kind = name.as_str().split('/').next().unwrap_or_default();
+        let known = phases.iter().position(|phase| phase.kind == kind);
+        let at = known.unwrap_or_else(|| {
+            phases.push(Phase {
+                kind: kind.to_owned(),
+                jobs: 0,
+                succeeded: 0,
+                started: None,
+                ended: None,
+                seconds: None,
+            });
+            phases.len() - 1
+        });
+        let phase = &mut phases[at];
+        phase.jobs += 1;
+        phase.succeeded += usize::from(succeeded(record.as_ref()));
+        let started = record.as_ref().and_then(|record| record.started);
+        let ended = record.as_ref().and_then(|record| record.ended);
+        phase.started = [phase.started, started].into_iter().flatten().min();
+        phase.ended = [phase.ended, ended].into_iter().flatten().max();
+        let both = phase.started.zip(phase.ended);
+        phase.seconds = both.map(|(from, to)| to.duration_since(from).as_secs());
+    }
+    phases
+}
+
+fn job_of((name, record): &Recorded) -> Value {
+    let Some(record) = record else {
+        return json!({"job": name, "status": "not-begun"});
+    };
+    let mut steps: Vec<_> = record.steps.iter().collect();
+    steps.sort_by_key(|(_, step)| step.n);
+    let seconds = record
+        .started
+        .zip(record.ended)
+        .map(|(from, to)| to.duration_since(from).as_millis() as f64 / 1000.0);
+    json!({
+        "job": name,
+        "status": record.status,
+        "started": record.started,
+        "ended": record.ended,
+        "seconds": seconds,
+        "turns": record.turn,
+        "operator_retries": record.retries,
+        "failure": record.failure,
+        "steps": steps.iter().map(|(key, step)| json!({"step": key, "at": step.at, "ms": step.ms})).collect::<Vec<_>>(),
+    })
+}
+
+fn proofs_of((name, record): &Recorded) -> Vec<Evidence> {
+    let steps = record.iter().flat_map(|record| &record.steps);
+    let proofs = steps.filter_map(|(key, step)| {
+        Some(Evidence {
+            job: name.clone(),
+            proof: key.as_str().strip_prefix("prove/")?.to_owned(),
+            at: step.at,
+            result: step.output.clone(),
+        })
+    });
+    proofs.collect()
+}
+
+/// What the data proof says was lost.
+fn lost(restore: &JobRecord) -> Option<SignedDuration> {
+    let outputs = restore.steps.values().map(|step| &step.output);
+    let seconds = outputs.filter_map(|output| output.pointer("/observed/rpo_seconds")?.as_i64());
+    seconds.last().map(SignedDuration::from_secs)
+}
+
+/// The plan of the restore, without the sets that were not taken.
+fn restored_from(restore: &JobRecord) -> Option<Value> {
+    let mut outputs = restore.steps.values().map(|step| &step.output);
+    let plan = outputs.find(|output| output["chosen"].is_string() && output["loss"].is_object())?;
+    let chosen = &plan["chosen"];
+    let sets = plan["sets"].as_array().into_iter().flatten();
+    let set = sets.filter(|set| set["label"] == *chosen).next_back();
+    Some(json!({
+        "set": set.unwrap_or(chosen),
+        "database": plan["database"],
+        "target": plan["target"],
+        "wal": plan["wal"],
+        "expected_loss": plan["loss"],
+        "notes": plan["notes"],
+    }))
+}
+
+/// Seconds for people.
+pub(super) fn span(seconds: i64) -> String {
+    let (hours, minutes, rest) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
+    match (hours, minutes) {
+        (0, 0) => format!("{rest} s"),
+        (0, _) => format!("{minutes} min {rest:02} s"),
+        _ => format!("{hours} h {minutes:02} min"),
+    }
+}
