@@ -212,6 +212,14 @@ fn finds_kubernetes(job: &Job) -> bool {
         | Job::RemoveNode(_)
         | Job::OsUpdate(_)
         | Job::AddUser(_)
+        | Job::FluxBootstrap
+        | Job::Switch(_)
+        | Job::Restore(_)
+        | Job::Promote
+        | Job::Backup(_)
+        | Job::WaitCertificates(_)
+        | Job::Secret(_)
+        | Job::Release(_)
         | Job::Report
         | Job::Demo(_) => false,
     }

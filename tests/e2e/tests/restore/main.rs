@@ -1,0 +1,226 @@
+//! A database from its backups in the bucket to the application that works with it, and everything that must not pass
+//! for one.
+#![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
+mod world;
+
+use anyhow::ensure;
+use jobs::ids::StepKey;
+use jobs::message::{Backup, Job, Restore};
+use jobs::record::JobRecord;
+use sandbox::operators::percona::Fault;
+use serde_json::{Value, json};
+
+use world::{ROWS, SOURCE, Scene};
+
+const JOB: &str = "restore";
+
+fn restore() -> Job {
+    Job::Restore(Restore::default())
+}
+
+fn output<'a>(record: &'a JobRecord, step: &str) -> &'a Value {
+    &record.steps[&StepKey::new(step).unwrap()].output
+}
+
+/// What must hold however a restore failed: nobody works with data that are not proven, and the source is untouched.
+async fn nothing_is_taken_for_restored(
+    scene: &Scene,
+    source: &[(String, Vec<u8>)],
+) -> anyhow::Result<()> {
+    let record = scene.database().await?;
+    let restored = record.and_then(|record| record.restored);
+    ensure!(restored.is_none_or(|restored| !restored.proven), "it is called proven");
+    ensure!(scene.source() == source, "the source was written");
+    let switch = scene.switch("slr", "slr-values-switch");
+    ensure!(switch.is_none() || scene.is_frozen(), "the application runs: {switch:?}");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lost_database_comes_back_with_all_of_its_rows_and_its_application() -> anyhow::Result<()>
+{
+    let scene = Scene::new().await?;
+    let source = scene.source();
+    let begun = scene.done(restore()).await?;
+
+    assert_eq!(scene.rows(), ROWS);
+    assert_eq!(scene.destroyed(), 0);
+    assert!(!scene.is_frozen());
+    assert_eq!(scene.source(), source);
+    // What it writes goes to a place of its own, which stays when the source is gone from the switch.
+    let generation = format!("/pgbackrest/test/{}", begun.id);
+    assert_eq!(
+        scene.switch("pg", "pg-db-values-switch"),
+        Some(json!({"backups": {"pgbackrest": {"global": {
+            "repo1-path": generation, "repo1-s3-uri-style": "path"}}}}))
+    );
+    let object = scene.sim.get("PerconaPGCluster", "pg", "pg-db").unwrap();
+    assert_eq!(object["spec"].get("dataSource"), None);
+    let record = scene.database().await?.unwrap();
+    assert_eq!(record.source, None);
+    let restored = record.restored.unwrap();
+    assert!(restored.proven);
+    assert_eq!((restored.from.as_str(), restored.generation), (SOURCE, generation));
+
+    let record = scene.record(&begun, JOB).await?;
+    assert_eq!(output(&record, "data")["newest"], json!(scene.newest));
+    assert_eq!(output(&record, "data")["system_id"], json!(scene.system_id.to_string()));
+    let proofs = output(&record, "data")["proofs"].as_array().unwrap();
+    let names: Vec<&str> = proofs.iter().map(|p| p["name"].as_str().unwrap()).collect();
+    assert_eq!(names, ["system-id", "timeline", "orders", "never-empty", "newest"]);
+    assert!(proofs.iter().all(|proof| proof["holds"] == true));
+    assert_eq!(output(&record, "url/slr")["found"], json!(format!("{ROWS} orders")));
+    scene.lab.sandbox.stop().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_restored_is_backed_up_and_only_then_promoted() -> anyhow::Result<()> {
+    let scene = Scene::new().await?;
+    let (_, why) = scene.fails(&scene.spec(), Job::Promote).await?;
+    assert!(why.contains("no database was restored"), "{why}");
+    let restored = scene.done(restore()).await?;
+    let generation = format!("/pgbackrest/test/{}", restored.id);
+
+    let backup = scene.done(Job::Backup(Backup::default())).await?;
+    let record = scene.record(&backup, "backup").await?;
+    let proof = output(&record, "prove/backup");
+    assert_eq!(proof["observed"]["in"], json!(generation));
+    assert_eq!(proof["observed"]["set"]["kind"], "full");
+
+    for _ in 0..2 {
+        scene.done(Job::Promote).await?;
+        let record = scene.database().await?.unwrap();
+        assert_eq!(record.source.as_deref(), Some(generation.as_str()));
+    }
+    scene.lab.sandbox.stop().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_that_is_ready_and_not_the_right_one_is_never_taken_for_it() -> anyhow::Result<()>
+{
+    for (fault, words) in [
+        (Fault::EmptyDatabaseThatIsReady, "it may be a new, empty one"),
+        (Fault::ReadyWithoutData, "orders: `select count(*) from orders` should give at least 12, and gave `0`"),
+        (Fault::WrongSystemId, "system-id: "),
+        (
+            Fault::RestoreJobFails("ERROR: [082]: unable to get 0000000100000000000000A1".into()),
+            "the restore failed",
+        ),
+    ] {
+        let scene = Scene::new().await?;
+        let source = scene.source();
+        scene.faults.set(fault.clone());
+        let (_, why) = scene.fails(&scene.spec(), restore()).await?;
+        ensure!(why.contains(words), "{fault:?}: {why}");
+        ensure!(why.contains("stay frozen: slr"), "{fault:?}: {why}");
+        nothing_is_taken_for_restored(&scene, &source).await?;
+        scene.lab.sandbox.stop().await?;
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_be_restored_is_refused_before_anything_is_touched() -> anyhow::Result<()> {
+    let scene = Scene::new().await?;
+    let source = scene.source();
+    let spec = scene.spec();
+    let other = spec.replace(
+        "    secret: clo-s3-secret",
+        "    secret: clo-s3-secret\n    system_id: \"7412345678901234567\"",
+    );
+    let (_, why) = scene.fails(&other, restore()).await?;
+    assert!(why.contains("7412345678901234567"), "{why}");
+    let gone = Job::Restore(Restore {
+        set: Some("20250101-000000F".into()),
+        ..Restore::default()
+    });
+    let (_, why) = scene.fails(&spec, gone).await?;
+    assert!(why.contains("there is no set 20250101-000000F"), "{why}");
+    let nowhere = spec.replace(SOURCE, "/pgbackrest/nothing");
+    let (_, why) = scene.fails(&nowhere, restore()).await?;
+    assert!(why.contains("backup.info"), "{why}");
+
+    let s3 = &scene.lab.sandbox.s3;
+    for copy in ["", ".copy"] {
+        let key = format!("pgbackrest/repo1/backup/db/backup.info{copy}");
+        let half = s3.object(&key).unwrap();
+        s3.put_object(&key, half.slice(..half.len() / 2));
+    }
+    let (_, why) = scene.fails(&spec, restore()).await?;
+    assert!(why.contains("backup.info"), "{why}");
+    for (key, body) in &source {
+        s3.put_object(key, body.clone());
+    }
+
+    nothing_is_taken_for_restored(&scene, &source).await?;
+    assert_eq!(scene.database().await?, None);
+    assert_eq!(scene.switch("pg", "pg-db-values-switch"), None);
+    assert_eq!(scene.switch("slr", "slr-values-switch"), None);
+    assert_eq!(scene.sim.get("PerconaPGCluster", "pg", "pg-db"), None);
+    scene.lab.sandbox.stop().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_that_lives_is_never_restored_over() -> anyhow::Result<()> {
+    let scene = Scene::new().await?;
+    scene.done(restore()).await?;
+    let (before, rows) = (scene.database().await?, scene.rows());
+    let switch = scene.switch("pg", "pg-db-values-switch");
+    // One that was restored itself.
+    let (_, why) = scene.fails(&scene.spec(), restore()).await?;
+    assert!(why.contains("PerconaPGCluster pg/pg-db is there"), "{why}");
+    // One that was never made from a backup.
+    let mut object = scene.sim.get("PerconaPGCluster", "pg", "pg-db").unwrap();
+    object["status"]["pgbackrest"]["restore"] = Value::Null;
+    drop(object);
+    assert_eq!(scene.database().await?, before);
+    assert_eq!(scene.switch("pg", "pg-db-values-switch"), switch);
+    assert_eq!((scene.rows(), scene.destroyed()), (rows, 0));
+    assert!(!scene.is_frozen());
+    scene.lab.sandbox.stop().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_missing_in_the_cluster_is_named_and_waited_for() -> anyhow::Result<()> {
+    let scene = Scene::new().await?;
+    let secret = scene.sim.get("Secret", "pg", "clo-s3-secret").unwrap();
+    scene.sim.remove("Secret", "pg", "clo-s3-secret");
+    scene.sim.remove("Namespace", "", "slr");
+    let begun = scene.begin(&scene.spec(), restore()).await?;
+    let worker = scene.worker().await?;
+    scene.says(&begun, JOB, "there is no namespace slr").await?;
+    let metadata = json!({"name": "slr"});
+    scene.sim.put(json!({"apiVersion": "v1", "kind": "Namespace", "metadata": metadata}))?;
+    scene.says(&begun, JOB, "there is no Secret pg/clo-s3-secret").await?;
+    assert_eq!(scene.switch("pg", "pg-db-values-switch"), None);
+    assert!(scene.is_frozen());
+    scene.sim.put(secret)?;
+    begun.finished(e2e::lab::LONG).await?;
+    assert_eq!(scene.rows(), ROWS);
+    worker.stop().await?;
+    scene.lab.sandbox.stop().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_that_dies_again_and_again_restores_once() -> anyhow::Result<()> {
+    let scene = Scene::new().await?;
+    let begun = scene.begin(&scene.spec(), restore()).await?;
+    for key in ["freeze/slr", "values", "restored", "data", "running"] {
+        let worker = scene.worker().await?;
+        e2e::lab::until(key, async || {
+            let record = begun.record(JOB).await?;
+            let key = StepKey::new(key)?;
+            Ok(record.is_some_and(|record| record.steps.contains_key(&key)))
+        })
+        .await?;
+        worker.kill();
+    }
+    let worker = scene.worker().await?;
+    begun.finished(e2e::lab::LONG).await?;
+    worker.stop().await?;
+    e2e::lab::steps_are_recorded_once(&scene.lab, &begun).await?;
+    assert_eq!((scene.rows(), scene.destroyed()), (ROWS, 0));
+    assert!(!scene.is_frozen());
+    scene.lab.sandbox.stop().await
+}
