@@ -169,7 +169,7 @@ async fn recover(sandbox: &Sandbox, key: &str, whole: Option<&Whole>) -> anyhow:
     if let Some(whole) = whole {
         args.extend(whole.flags(folder.path())?);
     }
-    let code = tokio::task::spawn_blocking(move || enqueue::run(args)).await?;
+    let code = run_like_a_program(args).await?;
     let stuck = whole.map_or_else(String::new, |whole| whole.payload.errors());
     ensure!(
         code == enqueue::ExitCode::Done,
@@ -177,6 +177,18 @@ async fn recover(sandbox: &Sandbox, key: &str, whole: Option<&Whole>) -> anyhow:
         code as u8
     );
     Ok(())
+}
+
+/// `rekindle` in this process, with the stack that a program's main thread has: in a build without optimisation
+/// the definition of its command line alone takes more than a thread of ours gets.
+async fn run_like_a_program(args: Vec<OsString>) -> anyhow::Result<enqueue::ExitCode> {
+    let (ended, code) = tokio::sync::oneshot::channel();
+    std::thread::Builder::new()
+        .name("rekindle".into())
+        .stack_size(8 << 20)
+        .spawn(move || ended.send(enqueue::run(args)))
+        .context("start a thread")?;
+    code.await.context("rekindle ended without a word")
 }
 
 /// Every setting has a flag called like its variable, but for a few that are shorter.

@@ -45,7 +45,7 @@ impl Percona {
         Ok(())
     }
 
-    /// The Secret of a user; one that is there keeps its password.
+    /// The Secret of a user, under the name that the spec gives it; one that is there keeps its password.
     async fn user(
         &self,
         tick: &Tick,
@@ -53,17 +53,21 @@ impl Percona {
         user: &str,
         databases: &[String],
     ) -> anyhow::Result<String> {
-        let name = format!("{}-pguser-{user}", inner.name);
+        let name = secret_of(inner, user);
         let there = tick
             .cluster
             .get("v1", "Secret", &inner.namespace, &name)
             .await?;
-        let known = there.and_then(|secret| BASE64.decode(text(&secret, "/data/password")).ok());
-        if let Some(known) = known.filter(|known| !known.is_empty()) {
-            return Ok(String::from_utf8(known)?);
-        }
+        let there = there.unwrap_or_default();
+        let known = BASE64.decode(text(&there, "/data/password"))?;
         let letter = |_| char::from(CHARACTERS[rand::random_range(0..CHARACTERS.len())]);
-        let password: String = (0..24).map(letter).collect();
+        let password = match known.is_empty() {
+            true => (0..24).map(letter).collect(),
+            false => String::from_utf8(known)?,
+        };
+        if !text(&there, "/data/host").is_empty() {
+            return Ok(password);
+        }
         let host = format!("{}-primary.{}.svc", inner.name, inner.namespace);
         let bouncer = format!("{}-pgbouncer.{}.svc", inner.name, inner.namespace);
         let mut data = vec![
@@ -208,6 +212,17 @@ impl Percona {
 }
 
 /// The users of a spec with their databases; without any, one named as the cluster.
+/// The name of a user's Secret.
+fn secret_of(inner: &Inner, user: &str) -> String {
+    let users = inner.object["spec"]["users"].as_array();
+    let mut users = users.into_iter().flatten();
+    let named = users.find(|one| one["name"] == user);
+    match named.and_then(|one| one["secretName"].as_str()) {
+        Some(name) => name.to_owned(),
+        None => format!("{}-pguser-{user}", inner.name),
+    }
+}
+
 fn users(inner: &Inner) -> Vec<(String, Vec<String>)> {
     match inner.object["spec"]["users"].as_array() {
         None => vec![(inner.name.clone(), vec![inner.name.clone()])],
