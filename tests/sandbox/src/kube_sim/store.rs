@@ -103,6 +103,8 @@ enum Due {
 pub(super) struct State {
     pub(super) objects: BTreeMap<Key, Object>,
     pub(super) revision: u64,
+    /// The kinds that definitions bring, kept beside them.
+    pub(super) defined: Vec<Kind>,
     due: Vec<(Instant, Due)>,
     /// By namespace, pod and container.
     pub(super) logs: BTreeMap<(String, String, String), String>,
@@ -139,7 +141,11 @@ impl State {
     pub(super) fn insert(&mut self, key: Key, mut object: Object) -> Object {
         self.revision += 1;
         object.body["metadata"]["resourceVersion"] = self.revision.to_string().into();
+        let defines = key.is_of(definitions::GROUP, definitions::PLURAL);
         self.objects.insert(key, object.clone());
+        if defines {
+            self.defined = definitions::established(self);
+        }
         object
     }
 
@@ -158,6 +164,7 @@ impl State {
             };
             let (group, plural) = (text("/spec/group"), text("/spec/names/plural"));
             self.objects.retain(|key, _| !key.is_of(group, plural));
+            self.defined = definitions::established(self);
         }
         if orphans {
             return;

@@ -4,6 +4,7 @@
 
 #![allow(clippy::unwrap_used, missing_docs, reason = "a test may panic")]
 
+mod ours;
 mod suite;
 
 use std::path::Path;

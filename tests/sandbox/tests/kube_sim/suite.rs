@@ -14,14 +14,14 @@ const MERGE: &str = "application/merge-patch+json";
 const PATCH: &str = "application/json-patch+json";
 
 /// One server and what it has said.
-pub struct Suite {
+struct Suite {
     server: String,
     admin: Client,
     lines: Vec<String>,
 }
 
 /// Somebody who asks, with the certificate of `pair` if there is one.
-pub fn client(pki: &Pki, pair: Option<&Pair>) -> Client {
+fn client(pki: &Pki, pair: Option<&Pair>) -> Client {
     let authority = reqwest::Certificate::from_pem(pki.cluster().pem().as_bytes()).unwrap();
     let mut builder = Client::builder()
         .user_agent("suite/1")
@@ -34,7 +34,7 @@ pub fn client(pki: &Pki, pair: Option<&Pair>) -> Client {
 }
 
 /// Asks everything.
-pub async fn play(server: &str, pki: &Pki) -> Vec<String> {
+pub(crate) async fn play(server: &str, pki: &Pki) -> Vec<String> {
     let good = sandbox::kube_api::Validity::Good;
     let admin = pki
         .cluster()
