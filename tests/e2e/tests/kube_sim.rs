@@ -8,8 +8,11 @@ use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use e2e::harness::kinds::{SPEC, scenario};
+use e2e::harness::place::Place;
 use e2e::harness::point::Call;
 use e2e::harness::tap::{Blow, KubeEar, Tap};
+use e2e::recovery::begin;
 use jobs::record::{Address, LbRule, LoadBalancerRecord, NodeRecord};
 use sandbox::hosts::simulated::{Play, SimulatedHosts};
 use sandbox::hosts::{Boot, Hosts};
@@ -232,6 +235,34 @@ async fn a_worker_comes_to_the_api_through_any_master_that_leads_to_it() {
             ..
         })
     ));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_kubespray_installs_is_a_cluster_and_a_removed_node_is_none_of_it_any_more() {
+    worker::install_crypto();
+    let place = Place::new().await.unwrap();
+    let lease = Duration::from_secs(10);
+    let worker = place.worker(&Tap::listening(), lease, None).await.unwrap();
+    let plan = scenario("remove-node").unwrap().plan;
+    let store = place.store().await.unwrap();
+    let begun = begin(&store, &place.queue, SPEC, Some(plan)).await.unwrap();
+    begun.finished(DEADLINE * 4).await.unwrap();
+    worker.kill();
+    let [api] = &place.hosts.kubes()[..] else {
+        panic!("there is one cluster");
+    };
+    let master = api.get("Node", "", "demo-master-1").unwrap();
+    assert_eq!(master["status"]["nodeInfo"]["kubeletVersion"], "v1.33.7");
+    let worker = api.get("Node", "", "demo-cache-1").unwrap();
+    assert_eq!(worker["metadata"]["labels"]["cachenode"], "yes");
+    let taint = json!([{"key": "cachetaint", "value": "yes", "effect": "NoSchedule"}]);
+    assert_eq!(worker["spec"]["taints"], taint);
+    assert_eq!(api.get("Node", "", "demo-spare-1"), None);
+    assert!(place.hosts.kube("demo-spare-1").is_none());
+    let conf = place
+        .hosts
+        .file("demo-master-1", "/etc/kubernetes/admin.conf");
+    assert_eq!(conf.unwrap(), api.admin_conf().into_bytes());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

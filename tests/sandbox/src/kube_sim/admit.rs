@@ -12,6 +12,10 @@ use super::store::State;
 
 /// Makes of what was sent what is kept of it: types, `stringData`, the schema.
 pub(super) fn prepare(kind: &Kind, body: &mut Value) -> Result<(), Refusal> {
+    for field in ["labels", "annotations"] {
+        let why = |why: String| Refusal::bad_request(format!("metadata.{why}"));
+        strings(&body["metadata"], field).map_err(why)?;
+    }
     if let Some(schema) = &kind.schema {
         definitions::prune(schema, body);
         return Ok(());
@@ -90,6 +94,16 @@ pub(super) fn valid(
                 causes.push(Cause::invalid(&field, &value, "field is immutable"));
             }
         }
+        let finalizers = |body: &Value| {
+            let all = body["metadata"]["finalizers"].as_array();
+            all.cloned().unwrap_or_default()
+        };
+        let before = finalizers(live);
+        let more = finalizers(body).iter().any(|one| !before.contains(one));
+        if more && live["metadata"].get("deletionTimestamp").is_some() {
+            let why = "no new finalizers can be added if the object is being deleted";
+            causes.push(Cause::forbidden("metadata.finalizers", why));
+        }
         if live["immutable"] == true && live.get("data") != body.get("data") {
             let why = "field is immutable when `immutable` is set";
             causes.push(Cause::forbidden("data", why));
@@ -163,7 +177,8 @@ fn default(kind: &Kind, body: &mut Value) {
             put(&["spec", "type"], json!("ClusterIP"));
             put(&["spec", "sessionAffinity"], json!("None"));
             put(&["status", "loadBalancer"], json!({}));
-            let ports = fields["spec"]["ports"].as_array_mut();
+            let spec = fields.get_mut("spec");
+            let ports = spec.and_then(|spec| spec.get_mut("ports")?.as_array_mut());
             for port in ports.into_iter().flatten().filter_map(Value::as_object_mut) {
                 port.entry("protocol").or_insert_with(|| json!("TCP"));
                 let target = port.get("port").cloned().unwrap_or_default();

@@ -395,6 +395,12 @@ impl KubeSim {
         }
     }
 
+    /// Lets nothing happen by itself, or again: while it stands still no definition is established and no
+    /// namespace emptied.
+    pub fn stand_still(&self, still: bool) {
+        self.inner.state().still = still;
+    }
+
     /// What a container says from now on.
     pub fn set_log(&self, namespace: &str, pod: &str, container: &str, text: &str) {
         let of = (namespace.to_owned(), pod.to_owned(), container.to_owned());

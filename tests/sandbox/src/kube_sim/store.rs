@@ -106,6 +106,8 @@ pub(super) struct State {
     /// The kinds that definitions bring, kept beside them.
     pub(super) defined: Vec<Kind>,
     due: Vec<(Instant, Due)>,
+    /// Nothing happens by itself.
+    pub(super) still: bool,
     /// By namespace, pod and container.
     pub(super) logs: BTreeMap<(String, String, String), String>,
     /// How many Services have an address.
@@ -224,7 +226,7 @@ impl State {
 
     /// Lets happen what is due.
     pub(super) fn settle(&mut self) {
-        if self.due.is_empty() {
+        if self.still || self.due.is_empty() {
             return;
         }
         let at = Instant::now();

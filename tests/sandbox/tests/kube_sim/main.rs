@@ -4,6 +4,8 @@
 
 #![allow(clippy::unwrap_used, missing_docs, reason = "a test may panic")]
 
+mod fields;
+mod objects;
 mod ours;
 mod suite;
 

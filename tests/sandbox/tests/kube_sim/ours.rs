@@ -121,10 +121,12 @@ async fn a_definition_is_served_a_moment_after_it_was_made_and_goes_with_its_obj
     }));
     let thing = object(json!({"apiVersion": "example.com/v1", "kind": "Box",
         "metadata": {"name": "b", "namespace": "default"}, "spec": {"n": 1}}));
+    api.stand_still(true);
     let made = objects.apply(&definition, Force::Ours).await.unwrap();
     assert!(matches!(wait::definition(&made), Look::NotYet(_)), "{made}");
     let early = objects.apply(&thing, Force::No).await.unwrap_err();
     assert!(matches!(early, KubeError::UnknownKind { .. }), "{early:?}");
+    api.stand_still(false);
     until("established", async || {
         let seen = objects.get(&definition).await.unwrap().unwrap();
         wait::definition(&seen) == Look::Ready
