@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use e2e::harness::kinds::{SPEC, scenario};
+use e2e::harness::outcome::Outcome;
 use e2e::harness::place::Place;
 use e2e::harness::point::Call;
 use e2e::harness::tap::{Blow, KubeEar, Tap};
@@ -263,6 +264,37 @@ async fn what_kubespray_installs_is_a_cluster_and_a_removed_node_is_none_of_it_a
         .hosts
         .file("demo-master-1", "/etc/kubernetes/admin.conf");
     assert_eq!(conf.unwrap(), api.admin_conf().into_bytes());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_world_of_the_harness_is_given_kubernetes_without_kubespray_and_copied_with_it() {
+    worker::install_crypto();
+    let place = Place::new().await.unwrap();
+    let lease = Duration::from_secs(10);
+    let worker = place.worker(&Tap::listening(), lease, None).await.unwrap();
+    let plan = scenario("add-user").unwrap().plan;
+    let store = place.store().await.unwrap();
+    let begun = begin(&store, &place.queue, SPEC, Some(plan)).await.unwrap();
+    begun.finished(DEADLINE * 4).await.unwrap();
+    worker.kill();
+    assert!(place.hosts.kubes().is_empty());
+    let api = place.install_kubernetes(SPEC).unwrap();
+    for node in ["demo-master-1", "demo-cache-1", "demo-spare-1"] {
+        assert!(api.get("Node", "", node).is_some(), "{node}");
+        assert!(Arc::ptr_eq(&place.hosts.kube(node).unwrap(), &api));
+    }
+    assert!(place.hosts.kube("demo-bastion-1").is_none());
+    let before = Outcome::of(&place).unwrap();
+    let copy = place.copy().await.unwrap();
+    let object = json!({"apiVersion": "v1", "kind": "ConfigMap",
+        "metadata": {"name": "x", "namespace": "default"}});
+    copy.hosts.kubes()[0].put(object).unwrap();
+    assert_eq!(Outcome::of(&place).unwrap(), before);
+    let more = Outcome::of(&copy).unwrap().difference(&before);
+    let made = more
+        .iter()
+        .any(|line| line.starts_with("+ kube: ConfigMap default/x"));
+    assert!(made, "{more:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
