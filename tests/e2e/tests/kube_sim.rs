@@ -224,6 +224,11 @@ async fn a_worker_comes_to_the_api_through_any_master_that_leads_to_it() {
     scene.hosts.kubespray(Play::default());
     scene.hosts.destroy("m1").await.unwrap();
     answers(&objects).await;
+    let ready = |node: &str| {
+        let node = scene.api.get("Node", "", node).unwrap();
+        node["status"]["conditions"][0]["status"].clone()
+    };
+    assert_eq!([ready("m1"), ready("m2")], ["Unknown", "True"]);
     scene.objects().await.get(&map("1")).await.unwrap().unwrap();
 
     // Whoever is no master leads nowhere.
@@ -253,6 +258,8 @@ async fn what_kubespray_installs_is_a_cluster_and_a_removed_node_is_none_of_it_a
         panic!("there is one cluster");
     };
     let master = api.get("Node", "", "demo-master-1").unwrap();
+    let role = "node-role.kubernetes.io/control-plane";
+    assert_eq!(master["metadata"]["labels"][role], "");
     assert_eq!(master["status"]["nodeInfo"]["kubeletVersion"], "v1.33.7");
     let worker = api.get("Node", "", "demo-cache-1").unwrap();
     assert_eq!(worker["metadata"]["labels"]["cachenode"], "yes");
