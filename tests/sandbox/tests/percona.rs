@@ -678,6 +678,9 @@ async fn heavy_what_goes_wrong_with_a_restore_shows_as_it_would() {
     lab.faults.clear();
     lab.ticks(20).await;
     assert_eq!(lab.state("dies").await, "initializing");
+    for name in ["dies", "taintless"] {
+        lab.lose(name).await;
+    }
 
     for (name, set, expected) in [
         (
@@ -722,6 +725,7 @@ async fn heavy_what_goes_wrong_with_a_restore_shows_as_it_would() {
         source["global"]["repo1-path"] = json!(path);
         lab.create(name, "unused", &values).await;
         assert!(failure(lab.verdict(name).await).contains("ended with 75"));
+        lab.lose(name).await;
     }
 
     // Silence: an event is all that there is.
@@ -783,6 +787,7 @@ async fn heavy_what_goes_wrong_with_a_restore_shows_as_it_would() {
         assert!(trouble.contains(words), "{trouble}");
         lab.faults.clear();
         assert_eq!(lab.verdict(name).await, Restoring::Finished);
+        lab.lose(name).await;
     }
 
     // Ready, and not what was wanted. Of the last two only the data tell.
@@ -821,6 +826,7 @@ async fn heavy_what_goes_wrong_with_a_restore_shows_as_it_would() {
             _ => assert!(verdict == Restoring::Finished && id != system_id && rows == 1),
         }
         lab.faults.clear();
+        lab.lose(name).await;
     }
     lab.faults.set(Fault::StuckInitializing);
     lab.create(

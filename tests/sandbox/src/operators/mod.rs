@@ -10,10 +10,13 @@
 //! ticks: tests wait for conditions, not for the clock.
 
 mod api;
+pub mod cert_manager;
 mod faults;
 mod manager;
 pub mod percona;
+mod troubles;
 
 pub use api::Cluster;
 pub use faults::{Fault, Faults};
 pub use manager::{Controller, Operators, Pace, Tick};
+pub use troubles::Troubles;

@@ -20,12 +20,12 @@
 mod access;
 mod backup;
 mod cluster;
-mod definitions;
+pub(super) mod definitions;
 mod faults;
 mod info;
 mod instances;
 mod job;
-mod json;
+pub(super) mod json;
 mod pgbackrest;
 mod repository;
 mod restore;
