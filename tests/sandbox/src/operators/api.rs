@@ -39,11 +39,21 @@ impl Cluster {
 
     /// All objects of a kind, in all namespaces; none while the kind is not served.
     pub async fn list(&self, api_version: &str, kind: &str) -> kube::Result<Vec<Value>> {
+        self.list_with(api_version, kind, "").await
+    }
+
+    /// Those of them that a label selector leaves.
+    pub async fn list_with(
+        &self,
+        api_version: &str,
+        kind: &str,
+        labels: &str,
+    ) -> kube::Result<Vec<Value>> {
         let Some((resource, _)) = self.kind(api_version, kind).await? else {
             return Ok(Vec::new());
         };
         let api: Api<DynamicObject> = Api::all_with(self.client.clone(), &resource);
-        let found = match api.list(&ListParams::default()).await {
+        let found = match api.list(&selected(labels)).await {
             Ok(found) => found,
             Err(error) if code(&error) == Some(404) => {
                 self.forget(api_version, kind);
@@ -244,5 +254,12 @@ pub(crate) fn merge(into: &mut Value, patch: &Value) {
         } else {
             merge(into.entry(key).or_insert(Value::Null), value);
         }
+    }
+}
+
+fn selected(labels: &str) -> ListParams {
+    match labels {
+        "" => ListParams::default(),
+        labels => ListParams::default().labels(labels),
     }
 }

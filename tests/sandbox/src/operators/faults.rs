@@ -64,6 +64,15 @@ impl Faults {
         self.lock().iter().find_map(look)
     }
 
+    /// What the API server says of an object of this kind, if a webhook that is down stands before it.
+    pub fn webhook(&self, kind: &str) -> Option<String> {
+        let down = self.has(&Fault::WebhookDown(kind.to_owned()));
+        let name = kind.to_lowercase();
+        down.then(|| format!(
+            "Internal error occurred: failed calling webhook \"v{name}.kb.io\": failed to call webhook: Post \"https://webhook-service.default.svc:443/validate-{name}?timeout=10s\": dial tcp 10.96.17.4:443: connect: connection refused"
+        ))
+    }
+
     fn lock(&self) -> MutexGuard<'_, Vec<Fault>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }

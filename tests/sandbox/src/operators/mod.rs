@@ -10,10 +10,14 @@
 //! ticks: tests wait for conditions, not for the clock.
 
 mod api;
+pub mod app;
 pub mod cert_manager;
 mod faults;
+pub mod flux;
+pub mod kubelet;
 mod manager;
 pub mod percona;
+mod time;
 mod troubles;
 
 pub use api::Cluster;

@@ -1,0 +1,202 @@
+//! The application as its visitors see it: an HTTP server on the loopback that answers as the pods in the cluster would.
+//!
+//! It looks at the cluster with each request. It answers 200 only while every Deployment that it stands for is available
+//! and the database is up; its body then names the tag that runs and the marker of the data. Otherwise it is 503, as a
+//! gateway without a backend says: a frozen application has no Deployment.
+
+use std::fmt;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use anyhow::Context;
+use axum::Router;
+use axum::extract::State;
+use axum::http::StatusCode;
+use kube::Client;
+use serde_json::Value;
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+
+use super::api::{Cluster, name, namespace};
+use super::kubelet::tag;
+
+/// Says whether the database is up: `None` when it is not, else the marker of its data.
+pub type Database = Arc<dyn Fn() -> Option<String> + Send + Sync>;
+
+/// What an application is made of.
+#[derive(Clone)]
+pub struct AppSettings {
+    /// The namespace and the name of each Deployment. The tag is that of the first one.
+    pub deployments: Vec<(String, String)>,
+    /// The database, beside what its object says.
+    pub database: Database,
+    /// The PerconaPGCluster that has to be `ready`: namespace and name. Without one only `database` is asked.
+    pub cluster: Option<(String, String)>,
+}
+
+impl AppSettings {
+    /// The storefront of our tree.
+    pub fn storefront(database: Database) -> Self {
+        let pair = |space: &str, name: &str| (space.to_owned(), name.to_owned());
+        Self {
+            deployments: vec![pair("dsf", "dsf"), pair("slr", "slr-api")],
+            database,
+            cluster: Some(pair("pg", "pg-db")),
+        }
+    }
+}
+
+impl fmt::Debug for AppSettings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AppSettings")
+            .field("deployments", &self.deployments)
+            .field("cluster", &self.cluster)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A running application. It ends when this is dropped.
+pub struct App {
+    address: SocketAddr,
+    inner: Arc<Inner>,
+    task: JoinHandle<()>,
+}
+
+struct Inner {
+    cluster: Cluster,
+    settings: AppSettings,
+    answered: AtomicU64,
+    refused: AtomicU64,
+}
+
+impl App {
+    /// Starts it on a port of the loopback.
+    pub async fn start(client: Client, settings: AppSettings) -> anyhow::Result<Self> {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await;
+        let listener = listener.context("listen for the application")?;
+        let address = listener.local_addr()?;
+        let inner = Arc::new(Inner {
+            cluster: Cluster::new(client),
+            settings,
+            answered: AtomicU64::new(0),
+            refused: AtomicU64::new(0),
+        });
+        let router = Router::new()
+            .fallback(answer)
+            .with_state(Arc::clone(&inner));
+        let task = tokio::spawn(async move {
+            if let Err(error) = axum::serve(listener, router).await {
+                tracing::warn!("the application ended: {error}");
+            }
+        });
+        Ok(Self {
+            address,
+            inner,
+            task,
+        })
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Its URL.
+    pub fn url(&self) -> String {
+        format!("http://{}/", self.address)
+    }
+
+    /// How many requests it answered, and how many it could not.
+    pub fn requests(&self) -> (u64, u64) {
+        let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        (count(&self.inner.answered), count(&self.inner.refused))
+    }
+}
+
+impl Drop for App {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl fmt::Debug for App {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut shown = f.debug_struct("App");
+        shown
+            .field("address", &self.address)
+            .finish_non_exhaustive()
+    }
+}
+
+async fn answer(State(inner): State<Arc<Inner>>) -> (StatusCode, String) {
+    match inner.page().await {
+        Ok(page) => {
+            inner.answered.fetch_add(1, Ordering::Relaxed);
+            (StatusCode::OK, page)
+        }
+        Err(why) => {
+            inner.refused.fetch_add(1, Ordering::Relaxed);
+            (StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n"))
+        }
+    }
+}
+
+impl Inner {
+    /// The page, or why there is none.
+    async fn page(&self) -> Result<String, String> {
+        let mut running = None;
+        for (space, own) in &self.settings.deployments {
+            let found = self.cluster.get("apps/v1", "Deployment", space, own).await;
+            let found = found.map_err(|error| error.to_string())?;
+            let found = found.ok_or_else(|| format!("no healthy upstream: {own} is off"))?;
+            if !is_available(&found) {
+                return Err(format!("no healthy upstream: {own} is not available"));
+            }
+            if running.is_none() {
+                running = Some(self.tag(space, own).await?);
+            }
+        }
+        if let Some((space, own)) = &self.settings.cluster {
+            let kind = ("pgv2.percona.com/v2", "PerconaPGCluster");
+            let found = self.cluster.get(kind.0, kind.1, space, own).await;
+            let found = found
+                .map_err(|error| error.to_string())?
+                .unwrap_or_default();
+            if found["status"]["state"] != "ready" {
+                return Err("the database is not ready".to_owned());
+            }
+        }
+        let marker = (self.settings.database)().ok_or("the database does not answer")?;
+        let tag = running.unwrap_or_default();
+        Ok(format!(
+            "<html><body data-tag=\"{tag}\" data-marker=\"{marker}\">shop</body></html>\n"
+        ))
+    }
+
+    /// The tag of the pods that answer: while an upgrade does not come up these are the old ones.
+    async fn tag(&self, space: &str, own: &str) -> Result<String, String> {
+        let pods = self.cluster.list("v1", "Pod").await;
+        let pods = pods.map_err(|error| error.to_string())?;
+        let ready = pods.iter().find(|pod| {
+            namespace(pod) == space
+                && pod["metadata"]["ownerReferences"][0]["name"] == own
+                && pod["status"]["conditions"]
+                    .as_array()
+                    .into_iter()
+                    .flatten()
+                    .any(|c| c["type"] == "Ready" && c["status"] == "True")
+        });
+        let pod = ready.ok_or_else(|| format!("no healthy upstream: {own} has no ready pod"))?;
+        let image = pod["spec"]["containers"][0]["image"].as_str();
+        tracing::trace!(pod = name(pod), "it answers");
+        Ok(tag(image.unwrap_or_default()).to_owned())
+    }
+}
+
+fn is_available(deployment: &Value) -> bool {
+    let conditions = deployment["status"]["conditions"].as_array();
+    let mut all = conditions.into_iter().flatten();
+    let available = all.any(|c| c["type"] == "Available" && c["status"] == "True");
+    available && deployment["status"]["availableReplicas"].as_u64() > Some(0)
+}
