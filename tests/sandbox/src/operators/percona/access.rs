@@ -17,6 +17,9 @@ use crate::postgres::{Content, Role};
 const CHARACTERS: &[u8] =
     b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789()*+,-./;<=>@[]^_{|}";
 
+/// `primary` last: it points to `ha`.
+const SERVICES: [&str; 4] = ["ha", "replicas", "pgbouncer", "primary"];
+
 const YEAR: Duration = Duration::from_secs(365 * 86_400);
 
 impl Percona {
@@ -126,10 +129,7 @@ impl Percona {
                 format!("{name}-{service}"),
             ]
         };
-        let names: Vec<String> = ["primary", "ha", "replicas", "pgbouncer"]
-            .into_iter()
-            .flat_map(of)
-            .collect();
+        let names: Vec<String> = SERVICES.into_iter().flat_map(of).collect();
         let (from, to) = (Timestamp::now() - YEAR / 365, Timestamp::now() + YEAR);
         let signed = self.settings.ca.sign(&names, from, to)?;
         self.certificates.insert(disk, signed.clone());
@@ -162,17 +162,32 @@ impl Percona {
         Ok(())
     }
 
+    /// Takes away what belongs to the cluster; the Secrets of its users do not.
+    pub(super) async fn close(&self, tick: &Tick, inner: &Inner) -> anyhow::Result<()> {
+        let services = SERVICES.map(|service| format!("{}-{service}", inner.name));
+        let of = |kind: &'static str| services.iter().map(move |name| (kind, name.clone()));
+        let certificate = ("Secret", format!("{}-cluster-cert", inner.name));
+        for (kind, name) in of("Service").chain(of("Endpoints")).chain([certificate]) {
+            let metadata = json!({ "name": name, "namespace": inner.namespace });
+            let object = json!({ "apiVersion": "v1", "kind": kind, "metadata": metadata });
+            tick.cluster.delete(&object).await?;
+        }
+        Ok(())
+    }
+
     /// `-primary` has no address: its Endpoints name that of `-ha`.
     async fn services(&self, tick: &Tick, inner: &Inner) -> anyhow::Result<()> {
         let mut primary = String::new();
-        let addresses = [
-            ("ha", self.settings.primary.as_deref()),
-            ("replicas", None),
-            ("pgbouncer", self.settings.pgbouncer.as_deref()),
-            ("primary", Some("None")),
-        ];
-        for (service, address) in addresses {
+        for service in SERVICES {
             let name = format!("{}-{service}", inner.name);
+            let given = self
+                .settings
+                .addresses
+                .get(&format!("{}/{name}", inner.namespace));
+            let address = match service {
+                "primary" => Some("None"),
+                _ => given.map(String::as_str),
+            };
             let there = tick
                 .cluster
                 .get("v1", "Service", &inner.namespace, &name)
