@@ -25,26 +25,19 @@ fn names(of: &Value) -> Vec<&str> {
 
 /// What Flux' own objects and ours say of themselves, without what controllers write.
 fn ours(scene: &Scene) -> BTreeMap<String, Value> {
-    let objects = scene.sim.objects().into_iter();
-    let managed = objects.filter(|it| {
-        let fields = it["metadata"]["managedFields"].as_array().unwrap();
-        fields.iter().any(|entry| entry["manager"] == "rekindle")
-    });
-    managed
-        .map(|it| {
-            let meta = &it["metadata"];
+    let mut found = BTreeMap::new();
+    for it in scene.sim.objects() {
+        let meta = &it["metadata"];
+        let fields = meta["managedFields"].as_array().into_iter().flatten();
+        let fields: Vec<&Value> = fields.filter(|e| e["manager"] == "rekindle").collect();
+        if !fields.is_empty() {
             let name = format!("{} {}/{}", it["kind"], meta["namespace"], meta["name"]);
-            let fields = meta["managedFields"].as_array().unwrap();
-            let fields: Vec<&Value> = fields
-                .iter()
-                .filter(|e| e["manager"] == "rekindle")
-                .collect();
-            (
-                name,
-                json!({"generation": meta["generation"], "data": it["data"], "ours": fields}),
-            )
-        })
-        .collect()
+            let shown =
+                json!({"generation": meta["generation"], "data": it["data"], "ours": fields});
+            found.insert(name, shown);
+        }
+    }
+    found
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -229,7 +229,8 @@ impl Scene {
         [kind, namespace, name]: [&str; 3],
         looks: impl Fn(&Value) -> bool,
     ) -> anyhow::Result<()> {
-        let found = until(&format!("{kind} {namespace}/{name}"), async || {
+        let what = format!("{kind} {namespace}/{name}");
+        let found = until(&what, async || {
             Ok(self
                 .sim
                 .get(kind, namespace, name)

@@ -30,10 +30,16 @@ async fn nothing_is_taken_for_restored(
 ) -> anyhow::Result<()> {
     let record = scene.database().await?;
     let restored = record.and_then(|record| record.restored);
-    ensure!(restored.is_none_or(|restored| !restored.proven), "it is called proven");
+    ensure!(
+        restored.is_none_or(|restored| !restored.proven),
+        "it is called proven"
+    );
     ensure!(scene.source() == source, "the source was written");
     let switch = scene.switch("slr", "slr-values-switch");
-    ensure!(switch.is_none() || scene.is_frozen(), "the application runs: {switch:?}");
+    ensure!(
+        switch.is_none() || scene.is_frozen(),
+        "the application runs: {switch:?}"
+    );
     Ok(())
 }
 
@@ -61,16 +67,28 @@ async fn a_lost_database_comes_back_with_all_of_its_rows_and_its_application() -
     assert_eq!(record.source, None);
     let restored = record.restored.unwrap();
     assert!(restored.proven);
-    assert_eq!((restored.from.as_str(), restored.generation), (SOURCE, generation));
+    assert_eq!(
+        (restored.from.as_str(), restored.generation),
+        (SOURCE, generation)
+    );
 
     let record = scene.record(&begun, JOB).await?;
     assert_eq!(output(&record, "data")["newest"], json!(scene.newest));
-    assert_eq!(output(&record, "data")["system_id"], json!(scene.system_id.to_string()));
+    assert_eq!(
+        output(&record, "data")["system_id"],
+        json!(scene.system_id.to_string())
+    );
     let proofs = output(&record, "data")["proofs"].as_array().unwrap();
     let names: Vec<&str> = proofs.iter().map(|p| p["name"].as_str().unwrap()).collect();
-    assert_eq!(names, ["system-id", "timeline", "orders", "never-empty", "newest"]);
+    assert_eq!(
+        names,
+        ["system-id", "timeline", "orders", "never-empty", "newest"]
+    );
     assert!(proofs.iter().all(|proof| proof["holds"] == true));
-    assert_eq!(output(&record, "url/slr")["found"], json!(format!("{ROWS} orders")));
+    assert_eq!(
+        output(&record, "url/slr")["found"],
+        json!(format!("{ROWS} orders"))
+    );
     scene.lab.sandbox.stop().await
 }
 
@@ -100,8 +118,14 @@ async fn what_was_restored_is_backed_up_and_only_then_promoted() -> anyhow::Resu
 async fn a_database_that_is_ready_and_not_the_right_one_is_never_taken_for_it() -> anyhow::Result<()>
 {
     for (fault, words) in [
-        (Fault::EmptyDatabaseThatIsReady, "it may be a new, empty one"),
-        (Fault::ReadyWithoutData, "orders: `select count(*) from orders` should give at least 12, and gave `0`"),
+        (
+            Fault::EmptyDatabaseThatIsReady,
+            "it may be a new, empty one",
+        ),
+        (
+            Fault::ReadyWithoutData,
+            "orders: `select count(*) from orders` should give at least 12, and gave `0`",
+        ),
         (Fault::WrongSystemId, "system-id: "),
         (
             Fault::RestoreJobFails("ERROR: [082]: unable to get 0000000100000000000000A1".into()),
@@ -191,8 +215,12 @@ async fn what_is_missing_in_the_cluster_is_named_and_waited_for() -> anyhow::Res
     let worker = scene.worker().await?;
     scene.says(&begun, JOB, "there is no namespace slr").await?;
     let metadata = json!({"name": "slr"});
-    scene.sim.put(json!({"apiVersion": "v1", "kind": "Namespace", "metadata": metadata}))?;
-    scene.says(&begun, JOB, "there is no Secret pg/clo-s3-secret").await?;
+    scene
+        .sim
+        .put(json!({"apiVersion": "v1", "kind": "Namespace", "metadata": metadata}))?;
+    scene
+        .says(&begun, JOB, "there is no Secret pg/clo-s3-secret")
+        .await?;
     assert_eq!(scene.switch("pg", "pg-db-values-switch"), None);
     assert!(scene.is_frozen());
     scene.sim.put(secret)?;
