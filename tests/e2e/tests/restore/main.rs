@@ -164,19 +164,31 @@ async fn what_cannot_be_restored_is_refused_before_anything_is_touched() -> anyh
 #[tokio::test(flavor = "multi_thread")]
 async fn a_database_that_lives_is_never_restored_over() -> anyhow::Result<()> {
     let scene = Scene::new().await?;
-    scene.done(restore()).await?;
-    let (before, rows) = (scene.database().await?, scene.rows());
+    scene.make_a_new_database().await?;
+    let source = scene.source();
     let switch = scene.switch("pg", "pg-db-values-switch");
-    // One that was restored itself.
     let (_, why) = scene.fails(&scene.spec(), restore()).await?;
     assert!(why.contains("PerconaPGCluster pg/pg-db is there"), "{why}");
-    // One that was never made from a backup.
-    let mut object = scene.sim.get("PerconaPGCluster", "pg", "pg-db").unwrap();
-    object["status"]["pgbackrest"]["restore"] = Value::Null;
-    drop(object);
+    assert!(why.contains("it was not made from a backup"), "{why}");
+    assert_eq!(scene.database().await?, None);
+    assert_eq!(scene.switch("pg", "pg-db-values-switch"), switch);
+    assert_eq!((scene.rows(), scene.destroyed()), (1, 0));
+    nothing_is_taken_for_restored(&scene, &source).await?;
+    scene.lab.sandbox.stop().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_restored_once_is_not_taken_for_another_restore() -> anyhow::Result<()> {
+    let scene = Scene::new().await?;
+    scene.done(restore()).await?;
+    let before = scene.database().await?;
+    let switch = scene.switch("pg", "pg-db-values-switch");
+    let (_, why) = scene.fails(&scene.spec(), restore()).await?;
+    assert!(why.contains("it was restored before"), "{why}");
+    // The record still says which repository the living one writes.
     assert_eq!(scene.database().await?, before);
     assert_eq!(scene.switch("pg", "pg-db-values-switch"), switch);
-    assert_eq!((scene.rows(), scene.destroyed()), (rows, 0));
+    assert_eq!((scene.rows(), scene.destroyed()), (ROWS, 0));
     assert!(!scene.is_frozen());
     scene.lab.sandbox.stop().await
 }
