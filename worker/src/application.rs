@@ -266,3 +266,7 @@ fn chain(error: &(dyn std::error::Error + 'static)) -> String {
     }
     texts.join(": ")
 }
+
+#[cfg(test)]
+#[path = "application_tests.rs"]
+mod tests;

@@ -13,6 +13,7 @@ mod mirror_images;
 mod os_update;
 mod pause;
 mod plan;
+mod preview;
 mod purge;
 mod put_secret;
 mod recover;

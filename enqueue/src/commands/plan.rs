@@ -1,10 +1,11 @@
 //! `rekindle plan`: what a recovery would consist of and, with `--cloud`, what it would change.
-//! Changes nothing. Without `--cloud` it reads files only.
+//! Changes nothing. Without `--cloud` or `--job` it reads files only.
 
 use jobs::spec::ClusterSpec;
 use serde_json::json;
 use worker::cluster::Cluster;
 
+use super::preview;
 use crate::changes::{self, Change, Known};
 use crate::cli::Plan;
 use crate::error::CliError;
@@ -15,6 +16,14 @@ use crate::render;
 
 pub(crate) async fn run(args: &Plan, out: &mut Out) -> Result<ExitCode, CliError> {
     let spec = files::spec(&args.spec)?.spec;
+    if args.job.is_some() {
+        return preview::run(args, &spec, out).await;
+    }
+    if args.wish.is_any() {
+        return Err(CliError::usage(
+            "--set, --until, --failed-at and --accept-gap go with --job restore",
+        ));
+    }
     let plan = files::plan(args.plan.as_deref(), &spec)?;
     let changes = match args.cloud {
         true => Some(compare(args, &spec).await?),

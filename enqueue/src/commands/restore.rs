@@ -25,9 +25,11 @@ pub(crate) async fn backup(args: &BackupJob, out: &mut Out) -> Result<ExitCode, 
 pub(super) fn with_database(spec: &ClusterSpec, job: Job) -> Result<Job, CliError> {
     match &spec.database {
         Some(_) => Ok(job),
-        None => Err(CliError::usage(format!(
-            "the spec has no `database` section: `{}` has nothing to work on",
-            job.kind()
-        ))),
+        None => Err(no_database(job.kind())),
     }
+}
+
+pub(super) fn no_database(kind: &str) -> CliError {
+    let message = format!("the spec has no `database` section: `{kind}` has nothing to work on");
+    CliError::usage(message)
 }

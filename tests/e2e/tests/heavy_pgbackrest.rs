@@ -88,7 +88,12 @@ fn options(choice: &Choice) -> Result<Vec<String>> {
         path_style: false,
         tolerations: Vec::new(),
     };
-    let values = serde_json::to_value(Values::restoring(&source, &choice.set.label, choice.target, &new)?)?;
+    let values = serde_json::to_value(Values::restoring(
+        &source,
+        &choice.set.label,
+        choice.target,
+        &new,
+    )?)?;
     let options = values["dataSource"]["pgbackrest"]["options"].clone();
     Ok(serde_json::from_value(options)?)
 }

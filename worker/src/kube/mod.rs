@@ -15,6 +15,7 @@ pub mod error;
 pub mod kinds;
 pub mod kubeconfig;
 pub mod manifest;
+pub mod pods;
 pub mod tunnel;
 pub mod wait;
 

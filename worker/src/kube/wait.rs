@@ -144,6 +144,15 @@ fn is_true(object: &Value, kind: &str) -> bool {
     current && status(condition) == Some("True")
 }
 
+/// A condition is about the object as it is now. Controllers of Flux bring the status' own generation up to date only
+/// when all went well, so of what did not the condition itself has to say it.
+pub(crate) fn is_current(object: &Value, condition: &Value) -> bool {
+    match condition.get("observedGeneration") {
+        Some(seen) => Some(seen) == object.pointer("/metadata/generation"),
+        None => behind(object).is_none(),
+    }
+}
+
 /// `reason: message` of a condition.
 pub(crate) fn said(condition: &Value, silent: &str) -> String {
     let text = |field: &str| {

@@ -115,11 +115,16 @@ pub fn judge(release: &Value, asked: Option<&str>) -> Handled {
         Look::NotYet(text) => text,
     };
     let handled = release["status"]["lastHandledReconcileAt"].as_str();
-    let current = wait::behind(release).is_none() && (asked.is_none() || handled == asked);
-    let at_it = wait::condition(release, "Reconciling")
-        .is_some_and(|it| it["status"] == "True" && it["reason"] == "Progressing");
+    let current = |condition: &Value| {
+        wait::is_current(release, condition) && (asked.is_none() || handled == asked)
+    };
+    // A rollback that runs is not the end of it. Other progress is what stood there before the failure.
+    let at_it = wait::condition(release, "Reconciling").is_some_and(|it| {
+        let doing = it["message"].as_str().unwrap_or_default();
+        it["status"] == "True" && doing.starts_with("Running '")
+    });
     match wait::condition(release, "Ready") {
-        Some(ready) if current && !at_it && ready["status"] == "False" => {
+        Some(ready) if current(ready) && !at_it && ready["status"] == "False" => {
             let reason = ready["reason"].as_str().unwrap_or_default();
             match FAILED.contains(&reason) {
                 true => Handled::Failed(wait::said(ready, "it does not say why")),
@@ -197,7 +202,26 @@ mod tests {
                     .into(),
             ),
         );
-        let trying = json!({"type": "Reconciling", "status": "True", "reason": "Progressing"});
+        // One that never went well says so for the generation that failed.
+        let mut never = status("t2", json!([ready("False", "ValuesError")]));
+        never["observedGeneration"] = json!(-1);
+        never["conditions"][0]["observedGeneration"] = json!(2);
+        check(never.clone(), Handled::Failed("ValuesError: why".into()));
+        never["conditions"][0]["observedGeneration"] = json!(1);
+        check(
+            never,
+            Handled::NotYet(
+                "its controller has not seen it yet; Ready is False: ValuesError: why".into(),
+            ),
+        );
+        let trying = json!({"type": "Reconciling", "status": "True", "reason": "Progressing",
+            "message": "Running 'rollback' action with timeout of 5m0s"});
+        let held = json!({"type": "Reconciling", "status": "True", "reason": "Progressing",
+            "message": "Fulfilling prerequisites"});
+        check(
+            status("t2", json!([held, ready("False", "ValuesError")])),
+            Handled::Failed("ValuesError: why".into()),
+        );
         check(
             status("t2", json!([trying, ready("False", "UpgradeFailed")])),
             Handled::NotYet("Ready is False: UpgradeFailed: why".into()),

@@ -278,41 +278,39 @@ fn job_of((name, record): &Recorded) -> Value {
     })
 }
 
+/// The proofs of a job, those of the restored data one by one.
 fn proofs_of((name, record): &Recorded) -> Vec<Evidence> {
     let steps = record.iter().flat_map(|record| &record.steps);
-    let proofs = steps.filter_map(|(key, step)| {
-        Some(Evidence {
-            job: name.clone(),
-            proof: key.as_str().strip_prefix("prove/")?.to_owned(),
-            at: step.at,
-            result: step.output.clone(),
-        })
+    let evidence = |proof: String, at: Timestamp, result: Value| Evidence {
+        job: name.clone(),
+        proof,
+        at,
+        result,
+    };
+    let proofs = steps.flat_map(|(key, step)| {
+        if let Some(proof) = key.as_str().strip_prefix("prove/") {
+            return vec![evidence(proof.to_owned(), step.at, step.output.clone())];
+        }
+        let queries = step.output["proofs"].as_array().into_iter().flatten();
+        let queries = queries.filter_map(|query| {
+            let proof = format!("{key}/{}", query["name"].as_str()?);
+            Some(evidence(proof, step.at, query.clone()))
+        });
+        queries.collect()
     });
     proofs.collect()
 }
 
-/// What the data proof says was lost.
+/// What the restored database itself says was lost.
 fn lost(restore: &JobRecord) -> Option<SignedDuration> {
-    let outputs = restore.steps.values().map(|step| &step.output);
-    let seconds = outputs.filter_map(|output| output.pointer("/observed/rpo_seconds")?.as_i64());
-    seconds.last().map(SignedDuration::from_secs)
+    let data = restore.steps.get("data")?;
+    serde_json::from_value(data.output["rpo"].clone()).ok()
 }
 
-/// The plan of the restore, without the sets that were not taken.
+/// What it was restored from.
 fn restored_from(restore: &JobRecord) -> Option<Value> {
-    let mut outputs = restore.steps.values().map(|step| &step.output);
-    let plan = outputs.find(|output| output["chosen"].is_string() && output["loss"].is_object())?;
-    let chosen = &plan["chosen"];
-    let sets = plan["sets"].as_array().into_iter().flatten();
-    let set = sets.filter(|set| set["label"] == *chosen).next_back();
-    Some(json!({
-        "set": set.unwrap_or(chosen),
-        "database": plan["database"],
-        "target": plan["target"],
-        "wal": plan["wal"],
-        "expected_loss": plan["loss"],
-        "notes": plan["notes"],
-    }))
+    let chosen = restore.steps.get("choose")?;
+    Some(chosen.output.clone())
 }
 
 /// Seconds for people.

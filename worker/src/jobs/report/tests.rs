@@ -42,24 +42,16 @@ fn job(payload: Job, from: i64, to: i64, status: Status, steps: &[(&str, Value)]
     (record.job.clone(), Some(record))
 }
 
-fn restored(rpo_seconds: i64) -> Recorded {
-    let plan = json!({
-        "chosen": "20260301-000000F", "loss": {"rpo": "PT3M"}, "target": "end",
-        "sets": [{"label": "20260222-000000F"}, {"label": "20260301-000000F", "size": 7}],
-        "database": {"system_id": 1}, "wal": {}, "notes": [],
+fn restored(lost: i64) -> Recorded {
+    let chosen = json!({"set": "20260301-000000F", "wal": "all of it"});
+    let query = json!({
+        "name": "orders", "query": "select 1", "expected": "at least 3", "holds": true,
+        "observed": "<script>alert(1)</script>",
     });
-    let proof = json!({
-        "expected": {"orders": "at least 3"}, "holds": true,
-        "observed": {"orders": "<script>alert(1)</script>", "rpo_seconds": rpo_seconds},
-    });
+    let data = json!({"rpo": jiff::SignedDuration::from_secs(lost), "proofs": [query]});
     let payload = Job::Restore(Restore::default());
-    job(
-        payload,
-        40,
-        90,
-        Status::Succeeded,
-        &[("choose", plan), ("prove/data", proof)],
-    )
+    let steps = [("choose", chosen), ("data", data)];
+    job(payload, 40, 90, Status::Succeeded, &steps)
 }
 
 fn report(targets: &str, records: &[Recorded]) -> Report {
@@ -114,11 +106,9 @@ fn a_recovery_that_keeps_its_targets_passes() {
         (rpo.target_seconds, rpo.actual_seconds, rpo.met),
         (Some(300), Some(180), Some(true))
     );
-    let backup = report.backup.unwrap();
-    assert_eq!(
-        backup["set"],
-        json!({"label": "20260301-000000F", "size": 7})
-    );
+    assert_eq!(report.backup.unwrap()["set"], "20260301-000000F");
+    let proofs: Vec<&str> = report.proofs.iter().map(|p| p.proof.as_str()).collect();
+    assert_eq!(proofs, ["data/orders"]);
     let phases: Vec<_> = report
         .phases
         .iter()

@@ -36,7 +36,7 @@ mod values;
 mod watched;
 
 pub use artifacts::Files;
-pub use build::{BuildError, build};
+pub use build::{BuildError, Open, build};
 pub use install::install_yaml;
 pub use settings::{Contents, Login, Settings};
 

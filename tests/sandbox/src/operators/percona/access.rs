@@ -14,7 +14,8 @@ use crate::ca::Signed;
 use crate::operators::Tick;
 use crate::postgres::{Content, Role};
 
-const CHARACTERS: &[u8] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789()*+,-./;<=>@[]^_{|}";
+const CHARACTERS: &[u8] =
+    b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789()*+,-./;<=>@[]^_{|}";
 
 const YEAR: Duration = Duration::from_secs(365 * 86_400);
 
@@ -31,7 +32,10 @@ impl Percona {
                 let Content::Data(data) = &mut disk.content else {
                     return;
                 };
-                let role = Role { password: Some(password), superuser };
+                let role = Role {
+                    password: Some(password),
+                    superuser,
+                };
                 data.roles.insert(user, role);
                 for database in databases {
                     data.databases.entry(database).or_default();
@@ -42,9 +46,18 @@ impl Percona {
     }
 
     /// The Secret of a user; one that is there keeps its password.
-    async fn user(&self, tick: &Tick, inner: &Inner, user: &str, databases: &[String]) -> anyhow::Result<String> {
+    async fn user(
+        &self,
+        tick: &Tick,
+        inner: &Inner,
+        user: &str,
+        databases: &[String],
+    ) -> anyhow::Result<String> {
         let name = format!("{}-pguser-{user}", inner.name);
-        let there = tick.cluster.get("v1", "Secret", &inner.namespace, &name).await?;
+        let there = tick
+            .cluster
+            .get("v1", "Secret", &inner.namespace, &name)
+            .await?;
         let known = there.and_then(|secret| BASE64.decode(text(&secret, "/data/password")).ok());
         if let Some(known) = known.filter(|known| !known.is_empty()) {
             return Ok(String::from_utf8(known)?);
@@ -62,10 +75,22 @@ impl Percona {
             ("pgbouncer-port", "5432".to_owned()),
         ];
         if let Some(database) = databases.first() {
-            let uri = |host: &str| format!("postgresql://{user}:{}@{host}:5432/{database}", escaped(&password));
-            data.extend([("dbname", database.clone()), ("uri", uri(&host)), ("pgbouncer-uri", uri(&bouncer))]);
+            let uri = |host: &str| {
+                format!(
+                    "postgresql://{user}:{}@{host}:5432/{database}",
+                    escaped(&password)
+                )
+            };
+            data.extend([
+                ("dbname", database.clone()),
+                ("uri", uri(&host)),
+                ("pgbouncer-uri", uri(&bouncer)),
+            ]);
         }
-        let data: Value = data.into_iter().map(|(key, value)| (key, json!(BASE64.encode(value)))).collect();
+        let data: Value = data
+            .into_iter()
+            .map(|(key, value)| (key, json!(BASE64.encode(value))))
+            .collect();
         let secret = json!({
             "apiVersion": "v1",
             "kind": "Secret",
@@ -90,9 +115,17 @@ impl Percona {
         }
         let of = |service: &str| {
             let full = format!("{name}-{service}.{namespace}.svc");
-            [format!("{full}.cluster.local"), full.clone(), full.trim_end_matches(".svc").to_owned(), format!("{name}-{service}")]
+            [
+                format!("{full}.cluster.local"),
+                full.clone(),
+                full.trim_end_matches(".svc").to_owned(),
+                format!("{name}-{service}"),
+            ]
         };
-        let names: Vec<String> = ["primary", "ha", "replicas", "pgbouncer"].into_iter().flat_map(of).collect();
+        let names: Vec<String> = ["primary", "ha", "replicas", "pgbouncer"]
+            .into_iter()
+            .flat_map(of)
+            .collect();
         let (from, to) = (Timestamp::now() - YEAR / 365, Timestamp::now() + YEAR);
         let signed = self.settings.ca.sign(&names, from, to)?;
         self.certificates.insert(disk, signed.clone());
@@ -101,12 +134,24 @@ impl Percona {
 
     async fn certificate(&mut self, tick: &Tick, inner: &Inner) -> anyhow::Result<()> {
         let name = format!("{}-cluster-cert", inner.name);
-        if tick.cluster.get("v1", "Secret", &inner.namespace, &name).await?.is_some() {
+        if tick
+            .cluster
+            .get("v1", "Secret", &inner.namespace, &name)
+            .await?
+            .is_some()
+        {
             return Ok(());
         }
         let signed = self.certificate_of(&inner.namespace, &inner.name)?;
-        let data = [("ca.crt", self.settings.ca.pem()), ("tls.crt", signed.certificate), ("tls.key", signed.key)];
-        let data: Value = data.into_iter().map(|(key, value)| (key, json!(BASE64.encode(value)))).collect();
+        let data = [
+            ("ca.crt", self.settings.ca.pem()),
+            ("tls.crt", signed.certificate),
+            ("tls.key", signed.key),
+        ];
+        let data: Value = data
+            .into_iter()
+            .map(|(key, value)| (key, json!(BASE64.encode(value))))
+            .collect();
         let secret = json!({ "apiVersion": "v1", "kind": "Secret", "data": data,
             "metadata": { "name": name, "namespace": inner.namespace, "ownerReferences": owner(&inner.object) } });
         tick.cluster.apply(MANAGER, &secret).await?;
@@ -124,7 +169,10 @@ impl Percona {
         ];
         for (service, address) in addresses {
             let name = format!("{}-{service}", inner.name);
-            let there = tick.cluster.get("v1", "Service", &inner.namespace, &name).await?;
+            let there = tick
+                .cluster
+                .get("v1", "Service", &inner.namespace, &name)
+                .await?;
             let there = match there {
                 Some(there) => there,
                 None => {
@@ -140,7 +188,13 @@ impl Percona {
             };
             match service {
                 "ha" => text(&there, "/spec/clusterIP").clone_into(&mut primary),
-                "primary" if tick.cluster.get("v1", "Endpoints", &inner.namespace, &name).await?.is_none() => {
+                "primary"
+                    if tick
+                        .cluster
+                        .get("v1", "Endpoints", &inner.namespace, &name)
+                        .await?
+                        .is_none() =>
+                {
                     let endpoints = json!({ "apiVersion": "v1", "kind": "Endpoints",
                         "metadata": { "name": name, "namespace": inner.namespace },
                         "subsets": [{ "addresses": [{ "ip": primary }], "ports": [{ "name": "postgres", "port": 5432 }] }] });

@@ -21,14 +21,26 @@ const PATIENCE: std::time::Duration = std::time::Duration::from_secs(120);
 
 impl Percona {
     /// The backup without which no replica can be made anew.
-    pub(super) async fn first_backup(&mut self, tick: &Tick, inner: &mut Inner, repo: &str) -> anyhow::Result<()> {
+    pub(super) async fn first_backup(
+        &mut self,
+        tick: &Tick,
+        inner: &mut Inner,
+        repo: &str,
+    ) -> anyhow::Result<()> {
         if inner.status["pgbackrest"]["repos"][0]["replicaCreateBackupComplete"] == true {
             return Ok(());
         }
         let name = format!("{}-backup-{:04x}", inner.name, 0x5f2a);
-        let job = self.backup_job(tick, &inner.object, &name, repo, "replica-create").await?;
+        let job = self
+            .backup_job(tick, &inner.object, &name, repo, "replica-create")
+            .await?;
         let of_backup = format!("{name}-{}", "x7k2m");
-        if tick.cluster.get(PERCONA, "PerconaPGBackup", &inner.namespace, &of_backup).await?.is_none() {
+        if tick
+            .cluster
+            .get(PERCONA, "PerconaPGBackup", &inner.namespace, &of_backup)
+            .await?
+            .is_none()
+        {
             let backup = json!({ "apiVersion": PERCONA, "kind": "PerconaPGBackup",
                 "metadata": { "name": of_backup, "namespace": inner.namespace, "annotations": { OF_JOB: name } },
                 "spec": { "pgCluster": inner.name, "repoName": repo } });
@@ -42,7 +54,14 @@ impl Percona {
         Ok(())
     }
 
-    async fn backup_job(&self, tick: &Tick, cluster: &Value, name: &str, repo: &str, kind: &str) -> anyhow::Result<Value> {
+    async fn backup_job(
+        &self,
+        tick: &Tick,
+        cluster: &Value,
+        name: &str,
+        repo: &str,
+        kind: &str,
+    ) -> anyhow::Result<Value> {
         let namespace = text(cluster, "/metadata/namespace");
         if let Some(job) = tick.cluster.get("batch/v1", "Job", namespace, name).await? {
             return Ok(job);
@@ -51,30 +70,58 @@ impl Percona {
             format!("{}pgbackrest", job::LABELS): "", format!("{}pgbackrest-backup", job::LABELS): kind,
             format!("{}pgbackrest-repo", job::LABELS): repo });
         let tolerations = &cluster["spec"]["backups"]["pgbackrest"]["jobs"]["tolerations"];
-        let job = job::job(cluster, name, "pgbackrest", &labels, &json!({}), tolerations);
+        let job = job::job(
+            cluster,
+            name,
+            "pgbackrest",
+            &labels,
+            &json!({}),
+            tolerations,
+        );
         Ok(tick.cluster.apply(MANAGER, &job).await?)
     }
 
     /// Brings a `PerconaPGBackup` on.
-    pub(super) async fn backup(&mut self, tick: &Tick, backup: &Value, cluster: Option<&Value>) -> anyhow::Result<()> {
+    pub(super) async fn backup(
+        &mut self,
+        tick: &Tick,
+        backup: &Value,
+        cluster: Option<&Value>,
+    ) -> anyhow::Result<()> {
         let Some(cluster) = cluster else {
             return Ok(());
         };
-        let (namespace, cluster_name) = (text(cluster, "/metadata/namespace"), text(cluster, "/metadata/name"));
-        let (name, repo) = (text(backup, "/metadata/name"), text(backup, "/spec/repoName"));
-        let Some(inner) = tick.cluster.get(CRUNCHY, "PostgresCluster", namespace, cluster_name).await? else {
+        let (namespace, cluster_name) = (
+            text(cluster, "/metadata/namespace"),
+            text(cluster, "/metadata/name"),
+        );
+        let (name, repo) = (
+            text(backup, "/metadata/name"),
+            text(backup, "/spec/repoName"),
+        );
+        let Some(inner) = tick
+            .cluster
+            .get(CRUNCHY, "PostgresCluster", namespace, cluster_name)
+            .await?
+        else {
             return Ok(());
         };
         let Some(located) = own(&inner, repo) else {
             anyhow::bail!("{repo} repo not defined");
         };
-        let of_job = text(&backup["metadata"]["annotations"], "/pgv2.percona.com~1pgbackrest-backup-job-name");
+        let of_job = text(
+            &backup["metadata"]["annotations"],
+            "/pgv2.percona.com~1pgbackrest-backup-job-name",
+        );
         let by_itself = !of_job.is_empty();
         let job_name = match of_job {
             "" => format!("{cluster_name}-backup-{:.8}", text(backup, "/metadata/uid")),
             name => name.to_owned(),
         };
-        let running = text(&cluster["metadata"]["annotations"], "/pgv2.percona.com~1backup-in-progress");
+        let running = text(
+            &cluster["metadata"]["annotations"],
+            "/pgv2.percona.com~1backup-in-progress",
+        );
         match text(backup, "/status/state") {
             "" => {
                 if !by_itself {
@@ -99,18 +146,30 @@ impl Percona {
                     if known && self.timers.over(waits, tick.number, tick.ticks(PATIENCE)) {
                         self.finished(tick, cluster, name).await?;
                         // The operator says no more than this.
-                        tick.cluster.set_status(MANAGER, backup, &json!({ "state": "Failed" })).await?;
+                        tick.cluster
+                            .set_status(MANAGER, backup, &json!({ "state": "Failed" }))
+                            .await?;
                     }
                     return Ok(());
                 }
-                let kind = if by_itself { "replica-create" } else { "manual" };
+                let kind = if by_itself {
+                    "replica-create"
+                } else {
+                    "manual"
+                };
                 self.backup_job(tick, &inner, &job_name, repo, kind).await?;
                 let status = json!({ "state": "Running", "jobName": job_name });
                 tick.cluster.set_status(MANAGER, backup, &status).await?;
             }
             "Running" => {
-                let Some(job) = tick.cluster.get("batch/v1", "Job", namespace, &job_name).await? else {
-                    tick.cluster.set_status(MANAGER, backup, &json!({ "state": "Failed" })).await?;
+                let Some(job) = tick
+                    .cluster
+                    .get("batch/v1", "Job", namespace, &job_name)
+                    .await?
+                else {
+                    tick.cluster
+                        .set_status(MANAGER, backup, &json!({ "state": "Failed" }))
+                        .await?;
                     return Ok(());
                 };
                 let secrets = located.secrets.clone();
@@ -120,8 +179,13 @@ impl Percona {
                         if !by_itself {
                             self.finished(tick, cluster, name).await?;
                         }
-                        let state = if is_true(&job["status"], "Complete") { "Succeeded" } else { "Failed" };
-                        let status = json!({ "state": state, "completed": job["status"]["completionTime"] });
+                        let state = if is_true(&job["status"], "Complete") {
+                            "Succeeded"
+                        } else {
+                            "Failed"
+                        };
+                        let status =
+                            json!({ "state": state, "completed": job["status"]["completionTime"] });
                         tick.cluster.set_status(MANAGER, backup, &status).await?;
                     }
                     Stage::Ends(pod) => {
@@ -133,23 +197,51 @@ impl Percona {
                             stanza: "db".to_owned(),
                         };
                         let annotations = match by_itself {
-                            true => vec![("percona.com/backup-job-name", job_name.as_str()), ("percona.com/backup-job-type", "replica-create")],
-                            false => vec![("percona.com/backup-job-name", job_name.as_str()), ("percona.com/backup-name", name)],
+                            true => vec![
+                                ("percona.com/backup-job-name", job_name.as_str()),
+                                ("percona.com/backup-job-type", "replica-create"),
+                            ],
+                            false => vec![
+                                ("percona.com/backup-job-name", job_name.as_str()),
+                                ("percona.com/backup-name", name),
+                            ],
                         };
                         let disk = format!("{namespace}/{cluster_name}");
                         let version = inner["spec"]["postgresVersion"].to_string();
-                        let outcome = self.run_backup(&repository, &disk, &version, &texts(&backup["spec"]["options"]), &annotations).await;
+                        let outcome = self
+                            .run_backup(
+                                &repository,
+                                &disk,
+                                &version,
+                                &texts(&backup["spec"]["options"]),
+                                &annotations,
+                            )
+                            .await;
                         let (ended, status) = match outcome {
-                            Ok(made) => (Ended { code: 0, log: format!("INFO: new backup label = {}", made.label) },
-                                json!({ "backupName": made.label, "backupType": made.kind })),
-                            Err(failed) => (Ended { code: failed.code, log: failed.words }, json!({})),
+                            Ok(made) => (
+                                Ended {
+                                    code: 0,
+                                    log: format!("INFO: new backup label = {}", made.label),
+                                },
+                                json!({ "backupName": made.label, "backupType": made.kind }),
+                            ),
+                            Err(failed) => (
+                                Ended {
+                                    code: failed.code,
+                                    log: failed.words,
+                                },
+                                json!({}),
+                            ),
                         };
                         tick.cluster.set_status(MANAGER, backup, &status).await?;
                         self.end(tick, &job, &pod, &ended).await?;
                     }
                 }
             }
-            "Succeeded" => self.restorable(tick, backup, &format!("{namespace}/{cluster_name}")).await?,
+            "Succeeded" => {
+                self.restorable(tick, backup, &format!("{namespace}/{cluster_name}"))
+                    .await?
+            }
             _ => {}
         }
         Ok(())
@@ -175,14 +267,26 @@ impl Percona {
             return Err(Failed { code: 56, words });
         };
         let archives = &self.settings.archives;
-        let made = pgbackrest::backup(repository, archives, &mut data, version, options, annotations).await;
+        let made = pgbackrest::backup(
+            repository,
+            archives,
+            &mut data,
+            version,
+            options,
+            annotations,
+        )
+        .await;
         self.segment(disk, data.segment);
         made
     }
 
     /// Another one may begin.
     async fn finished(&self, tick: &Tick, cluster: &Value, name: &str) -> anyhow::Result<()> {
-        if text(&cluster["metadata"]["annotations"], "/pgv2.percona.com~1backup-in-progress") == name {
+        if text(
+            &cluster["metadata"]["annotations"],
+            "/pgv2.percona.com~1backup-in-progress",
+        ) == name
+        {
             let unmark = json!({ "metadata": { "annotations": { IN_PROGRESS: null } } });
             tick.cluster.patch(MANAGER, cluster, &unmark).await?;
         }
@@ -191,13 +295,18 @@ impl Percona {
 
     /// Up to when a restore would come, in the form that only the operator has.
     async fn restorable(&self, tick: &Tick, backup: &Value, disk: &str) -> anyhow::Result<()> {
-        let newest = self.settings.disks.with(disk, |disk| disk.data().and_then(|data| data.last_commit));
+        let newest = self
+            .settings
+            .disks
+            .with(disk, |disk| disk.data().and_then(|data| data.last_commit));
         if let Some(at) = newest {
             let at: Timestamp = at;
             let utc = at.to_zoned(TimeZone::UTC);
             let micros = utc.subsec_nanosecond() / 1000;
             let at = format!("{}.{micros:06}+0000", utc.strftime("%Y-%m-%d %H:%M:%S"));
-            tick.cluster.set_status(MANAGER, backup, &json!({ "latestRestorableTime": at })).await?;
+            tick.cluster
+                .set_status(MANAGER, backup, &json!({ "latestRestorableTime": at }))
+                .await?;
         }
         Ok(())
     }

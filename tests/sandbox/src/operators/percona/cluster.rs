@@ -8,8 +8,16 @@ use super::{CRUNCHY, Fault, MANAGER, Percona, job};
 use crate::operators::Tick;
 
 /// What is copied from one spec to the other.
-const COPIED: [&str; 8] =
-    ["postgresVersion", "instances", "backups", "dataSource", "users", "proxy", "port", "image"];
+const COPIED: [&str; 8] = [
+    "postgresVersion",
+    "instances",
+    "backups",
+    "dataSource",
+    "users",
+    "proxy",
+    "port",
+    "image",
+];
 
 /// A PostgresCluster in the course of a tick.
 #[derive(Debug)]
@@ -34,10 +42,20 @@ impl Percona {
             return Ok(());
         }
         self.bootstrap_restore(tick, cluster).await?;
-        let (namespace, name) = (text(cluster, "/metadata/namespace"), text(cluster, "/metadata/name"));
-        let copied = COPIED.iter().filter(|field| cluster["spec"].get(**field).is_some());
-        let spec: Value = copied.map(|field| (*field, cluster["spec"][*field].clone())).collect();
-        let there = tick.cluster.get(CRUNCHY, "PostgresCluster", namespace, name).await?;
+        let (namespace, name) = (
+            text(cluster, "/metadata/namespace"),
+            text(cluster, "/metadata/name"),
+        );
+        let copied = COPIED
+            .iter()
+            .filter(|field| cluster["spec"].get(**field).is_some());
+        let spec: Value = copied
+            .map(|field| (*field, cluster["spec"][*field].clone()))
+            .collect();
+        let there = tick
+            .cluster
+            .get(CRUNCHY, "PostgresCluster", namespace, name)
+            .await?;
         let created = there.is_none();
         let object = match there {
             Some(there) if there["spec"] == spec => there,
@@ -59,7 +77,12 @@ impl Percona {
             Value::Null => json!({}),
             status => status.clone(),
         };
-        let mut inner = Inner { namespace: namespace.to_owned(), name: name.to_owned(), object, status };
+        let mut inner = Inner {
+            namespace: namespace.to_owned(),
+            name: name.to_owned(),
+            object,
+            status,
+        };
         let outcome = self.inner(tick, &mut inner).await;
         inner.status["observedGeneration"] = inner.object["metadata"]["generation"].clone();
         set_status(tick, &inner.object, &inner.status).await?;
@@ -77,16 +100,30 @@ impl Percona {
     }
 
     /// What a deleted cluster leaves: the disk, the Secrets of its users and the PerconaPGRestore stay.
-    pub(super) async fn forget_gone(&mut self, tick: &Tick, clusters: &[Value]) -> anyhow::Result<()> {
+    pub(super) async fn forget_gone(
+        &mut self,
+        tick: &Tick,
+        clusters: &[Value],
+    ) -> anyhow::Result<()> {
         for object in tick.cluster.list(CRUNCHY, "PostgresCluster").await? {
             let of = &object["metadata"]["ownerReferences"][0]["uid"];
-            if clusters.iter().any(|cluster| cluster["metadata"]["uid"] == *of) {
+            if clusters
+                .iter()
+                .any(|cluster| cluster["metadata"]["uid"] == *of)
+            {
                 continue;
             }
             let text = |path| text(&object, path).to_owned();
             let (namespace, name) = (text("/metadata/namespace"), text("/metadata/name"));
-            let inner = Inner { namespace, name, object: object.clone(), status: json!({}) };
-            self.settings.disks.with(&inner.disk(), |disk| disk.running = false);
+            let inner = Inner {
+                namespace,
+                name,
+                object: object.clone(),
+                status: json!({}),
+            };
+            self.settings
+                .disks
+                .with(&inner.disk(), |disk| disk.running = false);
             inner.remove_instances(tick).await?;
             for job in tick.cluster.list("batch/v1", "Job").await? {
                 if job["metadata"]["ownerReferences"][0]["uid"] == object["metadata"]["uid"] {
@@ -120,9 +157,15 @@ fn status(cluster: &Value, inner: &Value) -> Value {
     });
     status["postgres"] = json!({ "size": size, "ready": ready, "instances": instances.collect::<Vec<_>>(),
         "version": cluster["spec"]["postgresVersion"] });
-    let (bouncers, bouncing) = (number(of, "/proxy/pgBouncer/replicas"), number(of, "/proxy/pgBouncer/readyReplicas"));
+    let (bouncers, bouncing) = (
+        number(of, "/proxy/pgBouncer/replicas"),
+        number(of, "/proxy/pgBouncer/readyReplicas"),
+    );
     status["pgbouncer"] = json!({ "size": bouncers, "ready": bouncing });
-    let (namespace, name) = (text(cluster, "/metadata/namespace"), text(cluster, "/metadata/name"));
+    let (namespace, name) = (
+        text(cluster, "/metadata/namespace"),
+        text(cluster, "/metadata/name"),
+    );
     status["host"] = json!(format!("{name}-pgbouncer.{namespace}.svc"));
     let host = &of["pgbackrest"]["repoHost"];
     let ready = (host.is_null() || host["ready"] == true)
@@ -147,12 +190,16 @@ fn status(cluster: &Value, inner: &Value) -> Value {
         }
     }
     status["conditions"] = conditions.into();
-    let missing = ["PGBackRestRepoHostReady", "PGBackRestReplicaCreate"].into_iter().find(|kind| !is_true(of, kind));
+    let missing = ["PGBackRestRepoHostReady", "PGBackRestReplicaCreate"]
+        .into_iter()
+        .find(|kind| !is_true(of, kind));
     let (is, reason) = match missing {
         Some(missing) => ("False", missing),
         None => ("True", "AllConditionsAreTrue"),
     };
-    if condition(&status, "ReadyForBackup").is_none_or(|old| old["status"] != is || old["reason"] != reason) {
+    if condition(&status, "ReadyForBackup")
+        .is_none_or(|old| old["status"] != is || old["reason"] != reason)
+    {
         set_condition(&mut status, 0, "ReadyForBackup", is, reason, "");
         if let Some(all) = status["conditions"].as_array_mut() {
             for one in all.iter_mut().filter(|one| one["type"] == "ReadyForBackup") {

@@ -20,9 +20,27 @@ pub fn definitions() -> Vec<Value> {
         "properties": { "pgCluster": text, "repoName": repo_name(), "options": texts } });
     vec![
         definition("pgv2.percona.com", "v2", "PerconaPGCluster", "pg", &cluster),
-        definition("pgv2.percona.com", "v2", "PerconaPGBackup", "pg-backup", &backup),
-        definition("pgv2.percona.com", "v2", "PerconaPGRestore", "pg-restore", &restore),
-        definition("postgres-operator.crunchydata.com", "v1beta1", "PostgresCluster", "postgrescluster", &any),
+        definition(
+            "pgv2.percona.com",
+            "v2",
+            "PerconaPGBackup",
+            "pg-backup",
+            &backup,
+        ),
+        definition(
+            "pgv2.percona.com",
+            "v2",
+            "PerconaPGRestore",
+            "pg-restore",
+            &restore,
+        ),
+        definition(
+            "postgres-operator.crunchydata.com",
+            "v1beta1",
+            "PostgresCluster",
+            "postgrescluster",
+            &any,
+        ),
     ]
 }
 
@@ -31,7 +49,13 @@ fn repo_name() -> Value {
 }
 
 /// A definition of a kind in namespaces, whose status is a subresource.
-pub(crate) fn definition(group: &str, version: &str, kind: &str, short: &str, spec: &Value) -> Value {
+pub(crate) fn definition(
+    group: &str,
+    version: &str,
+    kind: &str,
+    short: &str,
+    spec: &Value,
+) -> Value {
     let singular = kind.to_lowercase();
     let plural = format!("{singular}s");
     json!({

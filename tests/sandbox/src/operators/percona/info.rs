@@ -23,7 +23,10 @@ impl Info {
     }
 
     pub(super) fn set(&mut self, section: &str, key: &str, value: Value) {
-        self.0.entry(section.to_owned()).or_default().insert(key.to_owned(), value);
+        self.0
+            .entry(section.to_owned())
+            .or_default()
+            .insert(key.to_owned(), value);
     }
 
     pub(super) fn section(&self, name: &str) -> impl Iterator<Item = (&String, &Value)> {
@@ -39,18 +42,32 @@ impl Info {
         let mut info = Self::default();
         let mut section = String::new();
         for line in text.lines().filter(|line| !line.is_empty()) {
-            match line.strip_prefix('[').and_then(|line| line.strip_suffix(']')) {
+            match line
+                .strip_prefix('[')
+                .and_then(|line| line.strip_suffix(']'))
+            {
                 Some(name) => name.clone_into(&mut section),
                 None => {
-                    let (key, value) = line.split_once('=').context("key/value found outside of section")?;
-                    info.set(&section, key, serde_json::from_str(value).context("invalid JSON")?);
+                    let (key, value) = line
+                        .split_once('=')
+                        .context("key/value found outside of section")?;
+                    info.set(
+                        &section,
+                        key,
+                        serde_json::from_str(value).context("invalid JSON")?,
+                    );
                 }
             }
         }
         let backrest = info.0.get_mut("backrest").context("missing section")?;
-        let checksum = backrest.remove("backrest-checksum").context("missing checksum")?;
+        let checksum = backrest
+            .remove("backrest-checksum")
+            .context("missing checksum")?;
         let actual = info.checksum();
-        ensure!(checksum == actual.as_str(), "invalid checksum, actual '{actual}' but expected {checksum}");
+        ensure!(
+            checksum == actual.as_str(),
+            "invalid checksum, actual '{actual}' but expected {checksum}"
+        );
         Ok(info)
     }
 
@@ -64,7 +81,10 @@ impl Info {
             }
             text.push('\n');
         }
-        format!("{text}[backrest]\nbackrest-checksum=\"{}\"\n", self.checksum())
+        format!(
+            "{text}[backrest]\nbackrest-checksum=\"{}\"\n",
+            self.checksum()
+        )
     }
 
     fn checksum(&self) -> String {

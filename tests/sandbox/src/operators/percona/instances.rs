@@ -23,7 +23,9 @@ impl Percona {
             of => of["replicas"].as_u64().unwrap_or(1),
         };
         let before = |path: &str| number(&inner.status, path);
-        let mut ready: u64 = (0..sets.len()).map(|at| before(&format!("/instances/{at}/readyReplicas"))).sum();
+        let mut ready: u64 = (0..sets.len())
+            .map(|at| before(&format!("/instances/{at}/readyReplicas")))
+            .sum();
         let mut bouncing = before("/proxy/pgBouncer/readyReplicas");
         repositories(inner);
 
@@ -32,14 +34,18 @@ impl Percona {
         match self.settings.disks.get(&disk) {
             at if at.running => {
                 let primary = at.data().cloned().unwrap_or_else(Data::initdb);
-                inner.status["patroni"] = json!({ "systemIdentifier": primary.system_id.to_string() });
+                inner.status["patroni"] =
+                    json!({ "systemIdentifier": primary.system_id.to_string() });
                 self.access(tick, inner).await?;
                 outcome = self.archives(tick, inner).await;
                 if ready == 0 {
                     ready = 1;
                 } else if ready < size && self.begins(tick, inner, ready).await? {
                     ready += 1;
-                } else if ready >= size && bouncing < bouncers && !self.faults.has(&Fault::StuckInitializing) {
+                } else if ready >= size
+                    && bouncing < bouncers
+                    && !self.faults.has(&Fault::StuckInitializing)
+                {
                     bouncing += u64::from(self.over(format!("{disk} pgbouncer"), tick));
                 }
             }
@@ -70,7 +76,8 @@ impl Percona {
             json!({ "name": name, "replicas": replicas, "updatedReplicas": replicas, "readyReplicas": here })
         });
         inner.status["instances"] = instances.collect();
-        inner.status["proxy"] = json!({ "pgBouncer": { "replicas": bouncers, "readyReplicas": bouncing } });
+        inner.status["proxy"] =
+            json!({ "pgBouncer": { "replicas": bouncers, "readyReplicas": bouncing } });
         outcome
     }
 
@@ -85,7 +92,9 @@ impl Percona {
             return Ok(false);
         }
         let running = json!({ "running": { "startedAt": now() } });
-        tick.cluster.set_status(MANAGER, &pod, &phase("Running", &pod, &running, 0, None)).await?;
+        tick.cluster
+            .set_status(MANAGER, &pod, &phase("Running", &pod, &running, 0, None))
+            .await?;
         Ok(true)
     }
 
@@ -94,9 +103,16 @@ impl Percona {
         let pod = self.pod(tick, inner, 0).await?;
         let waiting = json!({ "waiting": { "reason": "CrashLoopBackOff",
             "message": "back-off 5m0s restarting failed container=database" } });
-        let last = json!({ "terminated": { "exitCode": 2, "reason": "Error", "finishedAt": now() } });
+        let last =
+            json!({ "terminated": { "exitCode": 2, "reason": "Error", "finishedAt": now() } });
         if text(&pod, "/status/phase") != "Running" {
-            tick.cluster.set_status(MANAGER, &pod, &phase("Running", &pod, &waiting, 5, Some(&last))).await?;
+            tick.cluster
+                .set_status(
+                    MANAGER,
+                    &pod,
+                    &phase("Running", &pod, &waiting, 5, Some(&last)),
+                )
+                .await?;
         }
         Ok(())
     }
@@ -109,12 +125,21 @@ impl Percona {
             left -= (*replicas).min(left);
             here
         });
-        let set = set.map(|(name, _)| name).ok_or_else(|| anyhow!("no set has instance {at}"))?;
+        let set = set
+            .map(|(name, _)| name)
+            .ok_or_else(|| anyhow!("no set has instance {at}"))?;
         let name = format!("{}-{set}-{:04x}-0", inner.name, 0xb7c4 + at * 0x111);
-        if let Some(pod) = tick.cluster.get("v1", "Pod", &inner.namespace, &name).await? {
+        if let Some(pod) = tick
+            .cluster
+            .get("v1", "Pod", &inner.namespace, &name)
+            .await?
+        {
             return Ok(pod);
         }
-        let of = inner.object["spec"]["instances"].as_array().into_iter().flatten();
+        let of = inner.object["spec"]["instances"]
+            .as_array()
+            .into_iter()
+            .flatten();
         let of = of.into_iter().find(|of| text(of, "/name") == set);
         let role = if at == 0 { "master" } else { "replica" };
         let pod = json!({
@@ -149,7 +174,10 @@ impl Percona {
         };
         if inner.status["pgbackrest"]["repos"][0]["stanzaCreated"] != true {
             if let Err(failed) = pgbackrest::stanza(&repository, &data, &version).await {
-                let words = format!("command terminated with exit code {}: {}", failed.code, failed.words);
+                let words = format!(
+                    "command terminated with exit code {}: {}",
+                    failed.code, failed.words
+                );
                 job::event(tick, &inner.object, "UnableToCreateStanzas", &words).await?;
                 return Err(anyhow!(words));
             }
@@ -157,10 +185,16 @@ impl Percona {
             repositories(inner);
         }
         let place = repository.place(data.system_id);
-        let archived = self.settings.archives.newest(&place).map(|(archived, _)| archived.rows());
+        let archived = self
+            .settings
+            .archives
+            .newest(&place)
+            .map(|(archived, _)| archived.rows());
         if archived != Some(data.rows()) {
             let to = Timestamp::now();
-            pgbackrest::archive(&repository, &mut data, &version).await.map_err(|failed| anyhow!(failed.words))?;
+            pgbackrest::archive(&repository, &mut data, &version)
+                .await
+                .map_err(|failed| anyhow!(failed.words))?;
             self.settings.archives.archive(&place, &data, to);
             self.segment(&disk, data.segment);
         }
@@ -208,25 +242,61 @@ fn sets(object: &Value) -> Vec<(String, u64)> {
 
 /// The repositories in the status, and what conditions say of them.
 fn repositories(inner: &mut Inner) {
-    let names = inner.object["spec"]["backups"]["pgbackrest"]["repos"].as_array().cloned().unwrap_or_default();
-    let old = inner.status["pgbackrest"]["repos"].as_array().cloned().unwrap_or_default();
+    let names = inner.object["spec"]["backups"]["pgbackrest"]["repos"]
+        .as_array()
+        .cloned()
+        .unwrap_or_default();
+    let old = inner.status["pgbackrest"]["repos"]
+        .as_array()
+        .cloned()
+        .unwrap_or_default();
     let repos = names.iter().map(|repo| {
         let same = old.iter().find(|old| old["name"] == repo["name"]);
-        same.cloned().unwrap_or_else(|| json!({ "name": repo["name"], "repoOptionsHash": "5d6cf7b8" }))
+        same.cloned()
+            .unwrap_or_else(|| json!({ "name": repo["name"], "repoOptionsHash": "5d6cf7b8" }))
     });
     let repos: Vec<Value> = repos.collect();
-    inner.status["pgbackrest"]["repoHost"] = json!({ "apiVersion": "apps/v1", "kind": "StatefulSet", "ready": true });
-    inner.condition("PGBackRestRepoHostReady", "True", "RepoHostReady", "pgBackRest dedicated repository host is ready");
+    inner.status["pgbackrest"]["repoHost"] =
+        json!({ "apiVersion": "apps/v1", "kind": "StatefulSet", "ready": true });
+    inner.condition(
+        "PGBackRestRepoHostReady",
+        "True",
+        "RepoHostReady",
+        "pgBackRest dedicated repository host is ready",
+    );
     if let Some(first) = repos.first() {
         match first["stanzaCreated"] == true {
-            true => inner.condition("PGBackRestReplicaRepoReady", "True", "StanzaCreated", "pgBackRest replica create repo is ready for backups"),
-            false => inner.condition("PGBackRestReplicaRepoReady", "False", "StanzaNotCreated", "pgBackRest replica create repo is not ready for backups"),
+            true => inner.condition(
+                "PGBackRestReplicaRepoReady",
+                "True",
+                "StanzaCreated",
+                "pgBackRest replica create repo is ready for backups",
+            ),
+            false => inner.condition(
+                "PGBackRestReplicaRepoReady",
+                "False",
+                "StanzaNotCreated",
+                "pgBackRest replica create repo is not ready for backups",
+            ),
         }
         match first["replicaCreateBackupComplete"] == true {
-            true => inner.condition("PGBackRestReplicaCreate", "True", "RepoBackupComplete", "pgBackRest replica creation is now possible"),
-            false => inner.condition("PGBackRestReplicaCreate", "False", "RepoBackupNotComplete", "pgBackRest replica creation is not currently possible"),
+            true => inner.condition(
+                "PGBackRestReplicaCreate",
+                "True",
+                "RepoBackupComplete",
+                "pgBackRest replica creation is now possible",
+            ),
+            false => inner.condition(
+                "PGBackRestReplicaCreate",
+                "False",
+                "RepoBackupNotComplete",
+                "pgBackRest replica creation is not currently possible",
+            ),
         }
     }
     inner.status["pgbackrest"]["repos"] = repos.into();
-    debug_assert!(is_true(&inner.status, "PGBackRestRepoHostReady"), "it was just set");
+    debug_assert!(
+        is_true(&inner.status, "PGBackRestRepoHostReady"),
+        "it was just set"
+    );
 }

@@ -45,14 +45,21 @@ impl Percona {
         if over("Complete") || over("Failed") {
             return Ok(Stage::Over);
         }
-        let (namespace, name) = (text(job, "/metadata/namespace"), text(job, "/metadata/name"));
+        let (namespace, name) = (
+            text(job, "/metadata/namespace"),
+            text(job, "/metadata/name"),
+        );
         let key = format!("{namespace}/{name}");
         let pods = pods_of(tick, job).await?;
-        let open = pods.iter().find(|pod| matches!(text(pod, "/status/phase"), "" | "Pending" | "Running"));
+        let open = pods
+            .iter()
+            .find(|pod| matches!(text(pod, "/status/phase"), "" | "Pending" | "Running"));
         let Some(pod) = open else {
             if pods.is_empty() || self.over(format!("{key} back-off"), tick) {
                 let pod = tick.cluster.apply(MANAGER, &pod(job)).await?;
-                tick.cluster.set_status(MANAGER, &pod, &json!({ "phase": "Pending" })).await?;
+                tick.cluster
+                    .set_status(MANAGER, &pod, &json!({ "phase": "Pending" }))
+                    .await?;
                 let began = of_job["startTime"].as_str().map_or_else(now, str::to_owned);
                 let status = json!({ "active": 1, "startTime": began });
                 tick.cluster.set_status(MANAGER, job, &status).await?;
@@ -73,18 +80,32 @@ impl Percona {
             return Ok(Stage::Waits);
         }
         let running = json!({ "running": { "startedAt": now() } });
-        tick.cluster.set_status(MANAGER, pod, &phase("Running", pod, &running, 0, None)).await?;
+        tick.cluster
+            .set_status(MANAGER, pod, &phase("Running", pod, &running, 0, None))
+            .await?;
         Ok(Stage::Began(pod.clone()))
     }
 
     /// Ends a Job's Pod, and the Job with it unless it is to try again.
-    pub(super) async fn end(&self, tick: &Tick, job: &Value, pod: &Value, ended: &Ended) -> anyhow::Result<()> {
+    pub(super) async fn end(
+        &self,
+        tick: &Tick,
+        job: &Value,
+        pod: &Value,
+        ended: &Ended,
+    ) -> anyhow::Result<()> {
         let well = ended.code == 0;
         let reason = if well { "Completed" } else { "Error" };
         let finished = json!({ "terminated": { "exitCode": ended.code, "reason": reason, "finishedAt": now() } });
         let log = json!({ "metadata": { "annotations": { LOG: ended.log } } });
         tick.cluster.patch(MANAGER, pod, &log).await?;
-        let state = phase(if well { "Succeeded" } else { "Failed" }, pod, &finished, 0, None);
+        let state = phase(
+            if well { "Succeeded" } else { "Failed" },
+            pod,
+            &finished,
+            0,
+            None,
+        );
         tick.cluster.set_status(MANAGER, pod, &state).await?;
 
         let mut status = job["status"].clone();
@@ -98,24 +119,41 @@ impl Percona {
             status["failed"] = json!(failed);
             if failed > BACKOFF_LIMIT {
                 let words = "Job has reached the specified backoff limit";
-                set_condition(&mut status, 0, "Failed", "True", "BackoffLimitExceeded", words);
+                set_condition(
+                    &mut status,
+                    0,
+                    "Failed",
+                    "True",
+                    "BackoffLimitExceeded",
+                    words,
+                );
             }
         }
         for condition in status["conditions"].as_array_mut().into_iter().flatten() {
             // Conditions of Jobs know no generation.
-            condition.as_object_mut().map(|condition| condition.remove("observedGeneration"));
+            condition
+                .as_object_mut()
+                .map(|condition| condition.remove("observedGeneration"));
         }
         tick.cluster.set_status(MANAGER, job, &status).await?;
         Ok(())
     }
 
     /// The status of a Pod that cannot begin; `None` when it can.
-    pub(super) async fn pending(&self, tick: &Tick, pod: &Value, secrets: &[String]) -> anyhow::Result<Option<Value>> {
+    pub(super) async fn pending(
+        &self,
+        tick: &Tick,
+        pod: &Value,
+        secrets: &[String],
+    ) -> anyhow::Result<Option<Value>> {
         let unscheduled = |message: String| {
-            Ok(Some(json!({ "phase": "Pending", "conditions": [{ "type": "PodScheduled", "status": "False",
-                "reason": "Unschedulable", "message": message }] })))
+            Ok(Some(
+                json!({ "phase": "Pending", "conditions": [{ "type": "PodScheduled", "status": "False",
+                "reason": "Unschedulable", "message": message }] }),
+            ))
         };
-        let preemption = "preemption: 0/3 nodes are available: 3 Preemption is not helpful for scheduling.";
+        let preemption =
+            "preemption: 0/3 nodes are available: 3 Preemption is not helpful for scheduling.";
         for (key, value, effect) in &self.settings.taints {
             if !tolerates(&pod["spec"]["tolerations"], key, value, effect) {
                 let why = format!("3 node(s) had untolerated taint {{{key}: {value}}}");
@@ -128,9 +166,16 @@ impl Percona {
         let namespace = text(pod, "/metadata/namespace");
         for secret in secrets {
             // A volume of a Secret that is not there cannot be mounted, and nobody gives up on it.
-            if tick.cluster.get("v1", "Secret", namespace, secret).await?.is_none() {
+            if tick
+                .cluster
+                .get("v1", "Secret", namespace, secret)
+                .await?
+                .is_none()
+            {
                 let waiting = json!({ "waiting": { "reason": "ContainerCreating" } });
-                let words = format!("MountVolume.SetUp failed for volume \"pgbackrest-config\" : secret \"{secret}\" not found");
+                let words = format!(
+                    "MountVolume.SetUp failed for volume \"pgbackrest-config\" : secret \"{secret}\" not found"
+                );
                 event(tick, pod, "FailedMount", &words).await?;
                 return Ok(Some(phase("Pending", pod, &waiting, 0, None)));
             }
@@ -145,13 +190,27 @@ impl Percona {
     }
 
     /// The keys to a repository, out of the Secrets with pgBackRest's configuration.
-    pub(super) async fn keys(&self, tick: &Tick, namespace: &str, of: &Located) -> anyhow::Result<super::Keys> {
+    pub(super) async fn keys(
+        &self,
+        tick: &Tick,
+        namespace: &str,
+        of: &Located,
+    ) -> anyhow::Result<super::Keys> {
         use base64::Engine;
         let mut keys = super::Keys::default();
         for secret in &of.secrets {
-            let secret = tick.cluster.get("v1", "Secret", namespace, secret).await?.unwrap_or_default();
-            for value in secret["data"].as_object().into_iter().flat_map(|data| data.values()) {
-                let bytes = base64::engine::general_purpose::STANDARD.decode(value.as_str().unwrap_or_default());
+            let secret = tick
+                .cluster
+                .get("v1", "Secret", namespace, secret)
+                .await?
+                .unwrap_or_default();
+            for value in secret["data"]
+                .as_object()
+                .into_iter()
+                .flat_map(|data| data.values())
+            {
+                let bytes = base64::engine::general_purpose::STANDARD
+                    .decode(value.as_str().unwrap_or_default());
                 let text = String::from_utf8(bytes.unwrap_or_default()).unwrap_or_default();
                 for (key, value) in text.lines().filter_map(|line| line.split_once('=')) {
                     match key.trim().strip_prefix(&of.repo) {
@@ -167,7 +226,14 @@ impl Percona {
 }
 
 /// A Job of one container.
-pub(super) fn job(cluster: &Value, name: &str, container: &str, labels: &Value, annotations: &Value, tolerations: &Value) -> Value {
+pub(super) fn job(
+    cluster: &Value,
+    name: &str,
+    container: &str,
+    labels: &Value,
+    annotations: &Value,
+    tolerations: &Value,
+) -> Value {
     let mut spec = json!({ "restartPolicy": "Never", "enableServiceLinks": false,
         "containers": [{ "name": container, "image": "percona/percona-pgbackrest:2.56.0-1", "command": ["bash", "-ceu"] }] });
     if tolerations.is_array() {
@@ -229,14 +295,21 @@ pub(super) async fn delete(tick: &Tick, job: &Value) -> anyhow::Result<()> {
 }
 
 /// The status of a Pod with one container.
-pub(super) fn phase(phase: &str, pod: &Value, state: &Value, restarts: u32, last: Option<&Value>) -> Value {
+pub(super) fn phase(
+    phase: &str,
+    pod: &Value,
+    state: &Value,
+    restarts: u32,
+    last: Option<&Value>,
+) -> Value {
     let ready = phase == "Running" && state.get("running").is_some();
     let mut container = json!({ "name": pod["spec"]["containers"][0]["name"], "ready": ready, "restartCount": restarts,
         "image": pod["spec"]["containers"][0]["image"], "imageID": "", "state": state });
     if let Some(last) = last {
         container["lastState"] = last.clone();
     }
-    let condition = |kind: &str, is: bool| json!({ "type": kind, "status": if is { "True" } else { "False" } });
+    let condition =
+        |kind: &str, is: bool| json!({ "type": kind, "status": if is { "True" } else { "False" } });
     json!({ "phase": phase, "containerStatuses": [container],
         "conditions": [condition("PodScheduled", true), condition("Ready", ready)] })
 }
@@ -251,7 +324,12 @@ fn tolerates(tolerations: &Value, key: &str, value: &str, effect: &str) -> bool 
 }
 
 /// Tells something of an object in an event.
-pub(super) async fn event(tick: &Tick, of: &Value, reason: &str, words: &str) -> anyhow::Result<()> {
+pub(super) async fn event(
+    tick: &Tick,
+    of: &Value,
+    reason: &str,
+    words: &str,
+) -> anyhow::Result<()> {
     let (namespace, name) = (text(of, "/metadata/namespace"), text(of, "/metadata/name"));
     let event = json!({
         "apiVersion": "v1",
@@ -261,7 +339,10 @@ pub(super) async fn event(tick: &Tick, of: &Value, reason: &str, words: &str) ->
         "involvedObject": { "apiVersion": of["apiVersion"], "kind": of["kind"], "name": name,
             "namespace": namespace, "uid": of["metadata"]["uid"] },
     });
-    let there = tick.cluster.get("v1", "Event", namespace, text(&event, "/metadata/name")).await?;
+    let there = tick
+        .cluster
+        .get("v1", "Event", namespace, text(&event, "/metadata/name"))
+        .await?;
     // The same again is only counted, and nobody counts here.
     if there.is_none_or(|there| there["message"] != words) {
         tick.cluster.apply(MANAGER, &event).await?;

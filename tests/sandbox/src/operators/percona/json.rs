@@ -15,7 +15,11 @@ pub(crate) fn number(of: &Value, path: &str) -> u64 {
 
 /// The texts of a list.
 pub(crate) fn texts(of: &Value) -> Vec<String> {
-    let texts = of.as_array().into_iter().flatten().filter_map(Value::as_str);
+    let texts = of
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(Value::as_str);
     texts.map(str::to_owned).collect()
 }
 
@@ -41,7 +45,14 @@ pub(crate) fn is_true(status: &Value, kind: &str) -> bool {
 }
 
 /// Sets a condition; the moment is that of its last change.
-pub(crate) fn set_condition(status: &mut Value, generation: u64, kind: &str, is: &str, reason: &str, message: &str) {
+pub(crate) fn set_condition(
+    status: &mut Value,
+    generation: u64,
+    kind: &str,
+    is: &str,
+    reason: &str,
+    message: &str,
+) {
     let changed = match condition(status, kind) {
         Some(old) if old["status"] == is => old["lastTransitionTime"].clone(),
         _ => json!(now()),
@@ -68,7 +79,10 @@ pub(crate) fn difference(old: &Value, new: &Value) -> Value {
     let (Some(old), Some(new)) = (old.as_object(), new.as_object()) else {
         return new.clone();
     };
-    let gone = old.keys().filter(|key| !new.contains_key(*key)).map(|key| (key.clone(), Value::Null));
+    let gone = old
+        .keys()
+        .filter(|key| !new.contains_key(*key))
+        .map(|key| (key.clone(), Value::Null));
     let kept = new.iter().filter_map(|(key, value)| match old.get(key) {
         Some(same) if same == value => None,
         Some(other) => Some((key.clone(), difference(other, value))),

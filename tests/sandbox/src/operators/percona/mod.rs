@@ -105,7 +105,12 @@ impl Percona {
     /// An operator in these surroundings; the faults can be set at any time.
     pub fn new(settings: Settings, faults: Faults) -> Self {
         let (timers, certificates) = Default::default();
-        Self { settings, faults, timers, certificates }
+        Self {
+            settings,
+            faults,
+            timers,
+            certificates,
+        }
     }
 
     /// Whether what takes some time is over.
@@ -114,7 +119,8 @@ impl Percona {
             Fault::SlowTicks(ticks) => Some(*ticks),
             _ => None,
         });
-        self.timers.over(what, tick.number, STEP + slow.unwrap_or_default())
+        self.timers
+            .over(what, tick.number, STEP + slow.unwrap_or_default())
     }
 }
 
@@ -135,9 +141,9 @@ impl Controller for Percona {
         let find = |object: &Value| {
             let name = &object["spec"]["pgCluster"];
             let namespace = &object["metadata"]["namespace"];
-            clusters
-                .iter()
-                .find(|c| c["metadata"]["name"] == *name && c["metadata"]["namespace"] == *namespace)
+            clusters.iter().find(|c| {
+                c["metadata"]["name"] == *name && c["metadata"]["namespace"] == *namespace
+            })
         };
         for restore in tick.cluster.list(PERCONA, "PerconaPGRestore").await? {
             self.restore(tick, &restore, find(&restore)).await?;

@@ -23,7 +23,10 @@ fn failed<T>(code: u8, words: impl AsRef<str>) -> Result<T, Failed> {
 
 /// What PostgreSQL says when its recovery fails; the Job's script ends with it.
 fn recovery_failed<T>(words: &str) -> Result<T, Failed> {
-    Err(Failed { code: 1, words: format!("FATAL:  {words}") })
+    Err(Failed {
+        code: 1,
+        words: format!("FATAL:  {words}"),
+    })
 }
 
 /// Where recovery is to end.
@@ -51,17 +54,24 @@ pub(super) async fn restore(
         Err(why) => {
             let file = format!("{path}/backup/{stanza}/backup.info");
             let why = match why {
-                NotLoaded::Missing => format!("[FileMissingError] unable to load info file '{file}' or '{file}.copy'"),
+                NotLoaded::Missing => {
+                    format!("[FileMissingError] unable to load info file '{file}' or '{file}.copy'")
+                }
                 NotLoaded::Other(words) => format!("[ProtocolError] {words}"),
             };
             return asked_in_vain(format!("\nWARN: repo1: {why}"));
         }
     };
     let sets: Vec<(&String, &Value)> = info.section("backup:current").collect();
-    let stop = |set: &Value| Timestamp::from_second(set["backup-timestamp-stop"].as_i64().unwrap_or_default());
+    let stop = |set: &Value| {
+        Timestamp::from_second(set["backup-timestamp-stop"].as_i64().unwrap_or_default())
+    };
     let wanted = match (&set, &until) {
         (Some(set), _) => sets.iter().find(|(label, _)| *label == set),
-        (None, Until::Time(at)) => sets.iter().rev().find(|(_, set)| stop(set).is_ok_and(|stop| stop < *at)),
+        (None, Until::Time(at)) => sets
+            .iter()
+            .rev()
+            .find(|(_, set)| stop(set).is_ok_and(|stop| stop < *at)),
         (None, _) => sets.last(),
     };
     let Some((label, entry)) = wanted else {
@@ -78,18 +88,27 @@ pub(super) async fn restore(
         Err(words) => return failed(39, words),
     }
     let id = entry["db-id"].to_string();
-    let system_id = info.value("db:history", &id).and_then(|of| of["db-system-id"].as_u64()).unwrap_or_default();
+    let system_id = info
+        .value("db:history", &id)
+        .and_then(|of| of["db-system-id"].as_u64())
+        .unwrap_or_default();
     let stop = stop(entry).unwrap_or_default();
     let place = repository.place(system_id);
     let Some((newest, archived)) = archives.newest(&place) else {
         // A set whose inside nobody told us: a database of that id without tables.
-        return Ok(Data { system_id, timeline: 2, ..Data::initdb() });
+        return Ok(Data {
+            system_id,
+            timeline: 2,
+            ..Data::initdb()
+        });
     };
     let data = match until {
         Until::End => newest,
         Until::Immediate => archives.at_set(&place, label, stop).unwrap_or(newest),
         Until::Time(at) if at < stop => {
-            return recovery_failed("requested recovery stop point is before consistent recovery point");
+            return recovery_failed(
+                "requested recovery stop point is before consistent recovery point",
+            );
         }
         Until::Time(at) if at > archived => {
             return recovery_failed("recovery ended before configured recovery target was reached");
@@ -97,7 +116,13 @@ pub(super) async fn restore(
         Until::Time(at) => newest.at(at),
     };
     // The Job replays, promotes and stops; what is kept in memory is gone then.
-    Ok(Data { system_id, timeline: data.timeline + 1, in_recovery: false, last_commit: None, ..data })
+    Ok(Data {
+        system_id,
+        timeline: data.timeline + 1,
+        in_recovery: false,
+        last_commit: None,
+        ..data
+    })
 }
 
 /// The set and the end that options ask for. The operator puts them into one line of a shell.
@@ -111,7 +136,8 @@ fn arguments(options: &[String]) -> Result<(Option<String>, Until), Failed> {
             Some(("set", value)) => set = Some(value.to_owned()),
             Some(("type", value)) => value.clone_into(&mut kind),
             Some(("target", value)) => target = Some(value.to_owned()),
-            Some(("target-timeline" | "db-include" | "archive-mode" | "process-max", _)) | None => {}
+            Some(("target-timeline" | "db-include" | "archive-mode" | "process-max", _)) | None => {
+            }
             Some((other, _)) => return failed(31, format!("invalid option '--{other}'")),
         }
     }
@@ -120,11 +146,21 @@ fn arguments(options: &[String]) -> Result<(Option<String>, Until), Failed> {
         ("immediate", None) => Until::Immediate,
         ("time", Some(target)) => match target.parse::<Timestamp>() {
             Ok(at) => Until::Time(at),
-            Err(_) => return failed(38, format!("automatic backup set selection cannot be performed with provided time '{target}'")),
+            Err(_) => {
+                return failed(
+                    38,
+                    format!(
+                        "automatic backup set selection cannot be performed with provided time '{target}'"
+                    ),
+                );
+            }
         },
         ("time", None) => return failed(37, "restore command requires option: target"),
         ("default" | "immediate", Some(_)) => {
-            return failed(31, "option 'target' not valid without option 'type' in ('lsn', 'name', 'time', 'xid')");
+            return failed(
+                31,
+                "option 'target' not valid without option 'type' in ('lsn', 'name', 'time', 'xid')",
+            );
         }
         (other, _) => return failed(32, format!("'{other}' is not allowed for 'type' option")),
     };
@@ -156,20 +192,47 @@ fn words(line: &str) -> Vec<String> {
 }
 
 /// `stanza-create || stanza-upgrade`, as the operator runs them. A stanza of another database is taken over.
-pub(super) async fn stanza(repository: &Repository<'_>, data: &Data, version: &str) -> Result<(), Failed> {
-    let loaded = (repository.info("backup").await, repository.info("archive").await);
+pub(super) async fn stanza(
+    repository: &Repository<'_>,
+    data: &Data,
+    version: &str,
+) -> Result<(), Failed> {
+    let loaded = (
+        repository.info("backup").await,
+        repository.info("archive").await,
+    );
     let (mut backup, mut archive) = match loaded {
         (Ok(backup), Ok(archive)) => (backup, archive),
         (Err(NotLoaded::Missing), Err(NotLoaded::Missing)) => (Info::new(), Info::new()),
-        (Err(NotLoaded::Missing), Ok(_)) => return failed(55, "archive.info exists but backup.info is missing on repo1"),
-        (Ok(_), Err(NotLoaded::Missing)) => return failed(55, "backup.info exists but archive.info is missing on repo1"),
-        (Err(NotLoaded::Other(words)), _) | (_, Err(NotLoaded::Other(words))) => return failed(39, words),
+        (Err(NotLoaded::Missing), Ok(_)) => {
+            return failed(
+                55,
+                "archive.info exists but backup.info is missing on repo1",
+            );
+        }
+        (Ok(_), Err(NotLoaded::Missing)) => {
+            return failed(
+                55,
+                "backup.info exists but archive.info is missing on repo1",
+            );
+        }
+        (Err(NotLoaded::Other(words)), _) | (_, Err(NotLoaded::Other(words))) => {
+            return failed(39, words);
+        }
     };
     if backup.value("db", "db-system-id") == Some(&json!(data.system_id)) {
         return Ok(());
     }
-    let id = backup.section("db:history").filter_map(|(id, _)| id.parse::<u64>().ok()).max().unwrap_or_default() + 1;
-    let catalog = [("db-catalog-version", json!(202_209_061)), ("db-control-version", json!(1300))];
+    let id = backup
+        .section("db:history")
+        .filter_map(|(id, _)| id.parse::<u64>().ok())
+        .max()
+        .unwrap_or_default()
+        + 1;
+    let catalog = [
+        ("db-catalog-version", json!(202_209_061)),
+        ("db-control-version", json!(1300)),
+    ];
     for (key, value) in catalog {
         backup.set("db", key, value);
     }
@@ -181,15 +244,27 @@ pub(super) async fn stanza(repository: &Repository<'_>, data: &Data, version: &s
     let of_backup = json!({ "db-catalog-version": 202_209_061, "db-control-version": 1300,
         "db-system-id": data.system_id, "db-version": version });
     backup.set("db:history", &id.to_string(), of_backup);
-    archive.set("db:history", &id.to_string(), json!({ "db-id": data.system_id, "db-version": version }));
+    archive.set(
+        "db:history",
+        &id.to_string(),
+        json!({ "db-id": data.system_id, "db-version": version }),
+    );
     let written = async {
         repository.write_info("archive", &archive).await?;
         repository.write_info("backup", &backup).await?;
         // The promotion that made this timeline pushed its history.
         if data.timeline > 1 {
-            let forks = (1..data.timeline).map(|from| format!("{from}\t{:X}/{:X}000028\tno recovery target specified\n", data.segment >> 8, data.segment & 0xFF));
+            let forks = (1..data.timeline).map(|from| {
+                format!(
+                    "{from}\t{:X}/{:X}000028\tno recovery target specified\n",
+                    data.segment >> 8,
+                    data.segment & 0xFF
+                )
+            });
             let file = format!("{}/{:08X}.history", folder(&backup, version), data.timeline);
-            repository.put("archive", &file, forks.collect::<String>()).await?;
+            repository
+                .put("archive", &file, forks.collect::<String>())
+                .await?;
         }
         Ok(())
     };
@@ -197,29 +272,51 @@ pub(super) async fn stanza(repository: &Repository<'_>, data: &Data, version: &s
 }
 
 fn folder(backup: &Info, version: &str) -> String {
-    let id = backup.value("db", "db-id").map(Value::to_string).unwrap_or_default();
+    let id = backup
+        .value("db", "db-id")
+        .map(Value::to_string)
+        .unwrap_or_default();
     format!("{version}-{id}")
 }
 
 /// Archives the current WAL segment; the database goes on in the next.
-pub(super) async fn archive(repository: &Repository<'_>, data: &mut Data, version: &str) -> Result<(), Failed> {
+pub(super) async fn archive(
+    repository: &Repository<'_>,
+    data: &mut Data,
+    version: &str,
+) -> Result<(), Failed> {
     let info = match repository.info("archive").await {
         Ok(info) => info,
         Err(_) => return failed(103, "unable to find a valid repository"),
     };
     if info.value("db", "db-system-id") != Some(&json!(data.system_id)) {
-        let words = format!("PostgreSQL version {version}, system-id {} do not match repo1 stanza version", data.system_id);
+        let words = format!(
+            "PostgreSQL version {version}, system-id {} do not match repo1 stanza version",
+            data.system_id
+        );
         return failed(44, words);
     }
     let name = segment(data);
     let sum = hex::encode(Sha1::digest(format!("{}{name}", data.system_id)));
-    let file = format!("{}/{}/{name}-{sum}.zst", folder(&info, version), &name[..16]);
+    let file = format!(
+        "{}/{}/{name}-{sum}.zst",
+        folder(&info, version),
+        &name[..16]
+    );
     data.segment += 1;
-    repository.put("archive", &file, name.clone()).await.or_else(|words| failed(39, words))
+    repository
+        .put("archive", &file, name.clone())
+        .await
+        .or_else(|words| failed(39, words))
 }
 
 fn segment(data: &Data) -> String {
-    format!("{:08X}{:08X}{:08X}", data.timeline, data.segment >> 8, data.segment & 0xFF)
+    format!(
+        "{:08X}{:08X}{:08X}",
+        data.timeline,
+        data.segment >> 8,
+        data.segment & 0xFF
+    )
 }
 
 /// A set that was made.
@@ -241,17 +338,27 @@ pub(super) async fn backup(
 ) -> Result<Made, Failed> {
     let mut info = match repository.info("backup").await {
         Ok(info) => info,
-        Err(NotLoaded::Missing) => return failed(55, "unable to load info file 'backup.info': has a stanza-create been performed?"),
+        Err(NotLoaded::Missing) => {
+            return failed(
+                55,
+                "unable to load info file 'backup.info': has a stanza-create been performed?",
+            );
+        }
         Err(NotLoaded::Other(words)) => return failed(39, words),
     };
     if info.value("db", "db-system-id") != Some(&json!(data.system_id)) {
-        return failed(51, "PostgreSQL version and system-id do not match stanza: is this the correct stanza?");
+        return failed(
+            51,
+            "PostgreSQL version and system-id do not match stanza: is this the correct stanza?",
+        );
     }
     let id = info.value("db", "db-id").cloned().unwrap_or_default();
     let of_this = |(label, set): (&String, &Value)| (set["db-id"] == id).then(|| label.clone());
     let sets: Vec<String> = info.section("backup:current").filter_map(of_this).collect();
     let full = sets.iter().rev().find(|label| label.len() == 16).cloned();
-    let wanted = words(&options.join(" ")).into_iter().find_map(|word| word.strip_prefix("--type=").map(str::to_owned));
+    let wanted = words(&options.join(" "))
+        .into_iter()
+        .find_map(|word| word.strip_prefix("--type=").map(str::to_owned));
     let prior = match wanted.as_deref() {
         Some("full") => None,
         Some("diff") => full.clone(),
@@ -264,7 +371,12 @@ pub(super) async fn backup(
         (Some(_), _) => ("incr", "incremental"),
     };
     let started = Timestamp::now();
-    let label = label(started, &sets, full.as_deref().filter(|_| prior.is_some()), kind);
+    let label = label(
+        started,
+        &sets,
+        full.as_deref().filter(|_| prior.is_some()),
+        kind,
+    );
     let first = segment(data);
     let begin = data.segment;
     archive(repository, data, version).await?;
@@ -286,32 +398,57 @@ pub(super) async fn backup(
         entry["backup-reference"] = json!(references);
     }
     if !annotations.is_empty() {
-        entry["backup-annotation"] = annotations.iter().map(|(key, value)| (*key, json!(value))).collect();
+        entry["backup-annotation"] = annotations
+            .iter()
+            .map(|(key, value)| (*key, json!(value)))
+            .collect();
     }
     info.set("backup:current", &label, entry);
     let written = async {
-        repository.put("backup", &format!("{label}/pg_data/PG_VERSION.zst"), version.to_owned()).await?;
-        repository.put("backup", &format!("{label}/backup.manifest.copy"), "[backup]\n").await?;
-        repository.put("backup", &format!("{label}/backup.manifest"), "[backup]\n").await?;
+        repository
+            .put(
+                "backup",
+                &format!("{label}/pg_data/PG_VERSION.zst"),
+                version.to_owned(),
+            )
+            .await?;
+        repository
+            .put(
+                "backup",
+                &format!("{label}/backup.manifest.copy"),
+                "[backup]\n",
+            )
+            .await?;
+        repository
+            .put("backup", &format!("{label}/backup.manifest"), "[backup]\n")
+            .await?;
         repository.write_info("backup", &info).await
     };
     written.await.or_else(|words: String| failed(39, words))?;
     let place = repository.place(data.system_id);
     archives.archive(&place, data, Timestamp::now());
     archives.set(&place, &label, data);
-    Ok(Made { label, kind: operators })
+    Ok(Made {
+        label,
+        kind: operators,
+    })
 }
 
 /// A label that is later than all others.
 fn label(at: Timestamp, others: &[String], full: Option<&str>, kind: &str) -> String {
     let mut at = at;
     loop {
-        let time = at.to_zoned(TimeZone::UTC).strftime("%Y%m%d-%H%M%S").to_string();
+        let time = at
+            .to_zoned(TimeZone::UTC)
+            .strftime("%Y%m%d-%H%M%S")
+            .to_string();
         let taken = others.iter().any(|other| other.contains(&time));
         match (taken, full) {
             (true, _) => at += jiff::SignedDuration::from_secs(1),
             (false, None) => return format!("{time}F"),
-            (false, Some(full)) => return format!("{full}_{time}{}", if kind == "diff" { "D" } else { "I" }),
+            (false, Some(full)) => {
+                return format!("{full}_{time}{}", if kind == "diff" { "D" } else { "I" });
+            }
         }
     }
 }
@@ -332,9 +469,18 @@ mod tests {
         for (options, expected) in [
             (&[][..], Ok((None, Until::End))),
             (&["--set=20261123-013502F"], Ok((set.clone(), Until::End))),
-            (&["--set=20261123-013502F", "--type=immediate"], Ok((set, Until::Immediate))),
-            (&["--type=time", "--target=\"2026-11-23 03:04:05+00\""], Ok((None, at("2026-11-23T03:04:05Z")))),
-            (&["--type=time", "--target='2026-11-23 03:04:05.25+00'"], Ok((None, at("2026-11-23T03:04:05.25Z")))),
+            (
+                &["--set=20261123-013502F", "--type=immediate"],
+                Ok((set, Until::Immediate)),
+            ),
+            (
+                &["--type=time", "--target=\"2026-11-23 03:04:05+00\""],
+                Ok((None, at("2026-11-23T03:04:05Z"))),
+            ),
+            (
+                &["--type=time", "--target='2026-11-23 03:04:05.25+00'"],
+                Ok((None, at("2026-11-23T03:04:05.25Z"))),
+            ),
             // Without quotes the time of day is a word of its own.
             (&["--type=time", "--target=2026-11-23 03:04:05+00"], Err(30)),
             (&["--type=time"], Err(37)),

@@ -95,7 +95,11 @@ impl Archives {
     /// A database's WAL was archived up to a moment.
     pub fn archive(&self, place: &Place, data: &Data, to: Timestamp) {
         let mut all = self.lock();
-        let new = || Archive { newest: data.clone(), to, sets: BTreeMap::new() };
+        let new = || Archive {
+            newest: data.clone(),
+            to,
+            sets: BTreeMap::new(),
+        };
         let archive = all.entry(place.clone()).or_insert_with(new);
         (archive.newest, archive.to) = (data.at(to), to);
     }
@@ -110,14 +114,21 @@ impl Archives {
     /// The data at the end of the WAL, and when that was.
     pub(super) fn newest(&self, place: &Place) -> Option<(Data, Timestamp)> {
         let all = self.lock();
-        all.get(place).map(|archive| (archive.newest.clone(), archive.to))
+        all.get(place)
+            .map(|archive| (archive.newest.clone(), archive.to))
     }
 
     /// The data of a set alone; where the set is not known, those that had been committed when it was finished.
     pub(super) fn at_set(&self, place: &Place, label: &str, stop: Timestamp) -> Option<Data> {
         let all = self.lock();
         let archive = all.get(place)?;
-        Some(archive.sets.get(label).cloned().unwrap_or_else(|| archive.newest.at(stop)))
+        Some(
+            archive
+                .sets
+                .get(label)
+                .cloned()
+                .unwrap_or_else(|| archive.newest.at(stop)),
+        )
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<Place, Archive>> {
@@ -144,7 +155,11 @@ pub(super) enum NotLoaded {
 
 impl Repository<'_> {
     fn key(&self, kind: &str, rest: &str) -> String {
-        format!("{}/{kind}/{}/{rest}", self.path.trim_start_matches('/'), self.stanza)
+        format!(
+            "{}/{kind}/{}/{rest}",
+            self.path.trim_start_matches('/'),
+            self.stanza
+        )
     }
 
     /// Reads `backup.info` or `archive.info`, or its copy.
@@ -166,22 +181,37 @@ impl Repository<'_> {
 
     pub(super) async fn write_info(&self, kind: &str, info: &Info) -> Result<(), String> {
         for copy in ["", ".copy"] {
-            self.put(kind, &format!("{kind}.info{copy}"), info.text()).await?;
+            self.put(kind, &format!("{kind}.info{copy}"), info.text())
+                .await?;
         }
         Ok(())
     }
 
     pub(super) async fn has(&self, kind: &str, rest: &str) -> Result<bool, String> {
-        let found = self.store.get(&self.keys, &self.bucket, &self.key(kind, rest)).await?;
+        let found = self
+            .store
+            .get(&self.keys, &self.bucket, &self.key(kind, rest))
+            .await?;
         Ok(found.is_some())
     }
 
-    pub(super) async fn put(&self, kind: &str, rest: &str, body: impl Into<Bytes> + Send) -> Result<(), String> {
+    pub(super) async fn put(
+        &self,
+        kind: &str,
+        rest: &str,
+        body: impl Into<Bytes> + Send,
+    ) -> Result<(), String> {
         let key = self.key(kind, rest);
-        self.store.put(&self.keys, &self.bucket, &key, body.into()).await
+        self.store
+            .put(&self.keys, &self.bucket, &key, body.into())
+            .await
     }
 
     pub(super) fn place(&self, system_id: u64) -> Place {
-        Place { bucket: self.bucket.clone(), path: self.path.clone(), system_id }
+        Place {
+            bucket: self.bucket.clone(),
+            path: self.path.clone(),
+            system_id,
+        }
     }
 }

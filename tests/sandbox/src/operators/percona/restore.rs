@@ -19,13 +19,25 @@ const BOOTSTRAP: &str = "pgv2.percona.com/cluster-bootstrap-restore";
 
 impl Percona {
     /// Makes the object that tells of the restore of a new cluster. One that is there stays, also of an earlier cluster.
-    pub(super) async fn bootstrap_restore(&self, tick: &Tick, cluster: &Value) -> anyhow::Result<()> {
+    pub(super) async fn bootstrap_restore(
+        &self,
+        tick: &Tick,
+        cluster: &Value,
+    ) -> anyhow::Result<()> {
         let Some(source) = Source::of(cluster) else {
             return Ok(());
         };
-        let (namespace, name) = (text(cluster, "/metadata/namespace"), text(cluster, "/metadata/name"));
+        let (namespace, name) = (
+            text(cluster, "/metadata/namespace"),
+            text(cluster, "/metadata/name"),
+        );
         let of = format!("{name}-bootstrap");
-        if tick.cluster.get(PERCONA, "PerconaPGRestore", namespace, &of).await?.is_none() {
+        if tick
+            .cluster
+            .get(PERCONA, "PerconaPGRestore", namespace, &of)
+            .await?
+            .is_none()
+        {
             let restore = json!({ "apiVersion": PERCONA, "kind": "PerconaPGRestore",
                 "metadata": { "name": of, "namespace": namespace, "annotations": { BOOTSTRAP: "true" } },
                 "spec": { "pgCluster": name, "repoName": source.repo } });
@@ -35,18 +47,33 @@ impl Percona {
     }
 
     /// Brings a `PerconaPGRestore` on: it mirrors the Job, and nothing else.
-    pub(super) async fn restore(&mut self, tick: &Tick, restore: &Value, cluster: Option<&Value>) -> anyhow::Result<()> {
-        let bootstrap = text(&restore["metadata"]["annotations"], "/pgv2.percona.com~1cluster-bootstrap-restore") == "true";
+    pub(super) async fn restore(
+        &mut self,
+        tick: &Tick,
+        restore: &Value,
+        cluster: Option<&Value>,
+    ) -> anyhow::Result<()> {
+        let bootstrap = text(
+            &restore["metadata"]["annotations"],
+            "/pgv2.percona.com~1cluster-bootstrap-restore",
+        ) == "true";
         let (Some(cluster), true) = (cluster, bootstrap) else {
             return Ok(());
         };
         let namespace = text(cluster, "/metadata/namespace");
         let name = format!("{}-pgbackrest-restore", text(cluster, "/metadata/name"));
-        let job = tick.cluster.get("batch/v1", "Job", namespace, &name).await?;
+        let job = tick
+            .cluster
+            .get("batch/v1", "Job", namespace, &name)
+            .await?;
         let status = match (text(restore, "/status/state"), job) {
             ("", _) => json!({ "state": "Starting" }),
-            ("Starting", Some(_)) if !self.faults.has(&Fault::RestoreObjectStaysStarting) => json!({ "state": "Running" }),
-            ("Running", Some(job)) if is_true(&job["status"], "Failed") => json!({ "state": "Failed", "jobName": name }),
+            ("Starting", Some(_)) if !self.faults.has(&Fault::RestoreObjectStaysStarting) => {
+                json!({ "state": "Running" })
+            }
+            ("Running", Some(job)) if is_true(&job["status"], "Failed") => {
+                json!({ "state": "Failed", "jobName": name })
+            }
             ("Running", Some(job)) if is_true(&job["status"], "Complete") => {
                 json!({ "state": "Succeeded", "jobName": name, "completed": job["status"]["completionTime"] })
             }
@@ -58,15 +85,31 @@ impl Percona {
     }
 
     /// Initializes the data of a cluster from its source; whether the rest of the cluster may go on.
-    pub(super) async fn data_source(&mut self, tick: &Tick, inner: &mut Inner, source: &Source) -> anyhow::Result<bool> {
-        let job = tick.cluster.get("batch/v1", "Job", &inner.namespace, &format!("{}-pgbackrest-restore", inner.name)).await?;
+    pub(super) async fn data_source(
+        &mut self,
+        tick: &Tick,
+        inner: &mut Inner,
+        source: &Source,
+    ) -> anyhow::Result<bool> {
+        let job = tick
+            .cluster
+            .get(
+                "batch/v1",
+                "Job",
+                &inner.namespace,
+                &format!("{}-pgbackrest-restore", inner.name),
+            )
+            .await?;
         observe(inner, job.as_ref());
         let id = format!("~pgo-bootstrap-{}", inner.name);
         let status = &inner.status;
         let other_id = text(status, "/pgbackrest/restore/id") != id;
         let in_place = is_true(status, PROGRESSING);
-        let prepared = condition(status, PROGRESSING).is_some_and(|c| c["reason"] == "ReadyForRestore");
-        let changed = job.as_ref().is_some_and(|job| job["metadata"]["annotations"][HASH] != source.hash().as_str());
+        let prepared =
+            condition(status, PROGRESSING).is_some_and(|c| c["reason"] == "ReadyForRestore");
+        let changed = job
+            .as_ref()
+            .is_some_and(|job| job["metadata"]["annotations"][HASH] != source.hash().as_str());
         if (in_place && (!prepared || changed)) || other_id {
             self.prepare(tick, inner, job.as_ref(), &id).await?;
             return Ok(false);
@@ -75,7 +118,12 @@ impl Percona {
             return Ok(true);
         }
         if !text(status, "/patroni/systemIdentifier").is_empty() {
-            inner.condition(INITIALIZED, "True", "ClusterAlreadyBootstrapped", "The cluster is already bootstrapped");
+            inner.condition(
+                INITIALIZED,
+                "True",
+                "ClusterAlreadyBootstrapped",
+                "The cluster is already bootstrapped",
+            );
             return Ok(false);
         }
         if let Some(why) = self.invalid(tick, inner, source).await? {
@@ -87,7 +135,14 @@ impl Percona {
                 format!("{}pgbackrest-restore", job::LABELS): "" });
             let annotations = json!({ HASH: source.hash() });
             let name = format!("{}-pgbackrest-restore", inner.name);
-            let job = job::job(&inner.object, &name, "pgbackrest-restore", &labels, &annotations, &source.tolerations);
+            let job = job::job(
+                &inner.object,
+                &name,
+                "pgbackrest-restore",
+                &labels,
+                &annotations,
+                &source.tolerations,
+            );
             tick.cluster.apply(MANAGER, &job).await?;
             return Ok(false);
         };
@@ -96,17 +151,29 @@ impl Percona {
     }
 
     /// Why a source is not one, in the words of the event.
-    async fn invalid(&self, tick: &Tick, inner: &Inner, source: &Source) -> anyhow::Result<Option<String>> {
+    async fn invalid(
+        &self,
+        tick: &Tick,
+        inner: &Inner,
+        source: &Source,
+    ) -> anyhow::Result<Option<String>> {
         if let Some((namespace, name)) = &source.cluster {
             let of = match (namespace, name) == (&inner.namespace, &inner.name) {
                 true => Some(inner.object.clone()),
-                false => tick.cluster.get(CRUNCHY, "PostgresCluster", namespace, name).await?,
+                false => {
+                    tick.cluster
+                        .get(CRUNCHY, "PostgresCluster", namespace, name)
+                        .await?
+                }
             };
             let Some(of) = of else {
                 return Ok(Some(format!("PostgresCluster \"{name}\" does not exist")));
             };
             if super::source::own(&of, &source.repo).is_none() {
-                let words = format!("PostgresCluster \"{name}\" does not have a repo named \"{}\" defined", source.repo);
+                let words = format!(
+                    "PostgresCluster \"{name}\" does not have a repo named \"{}\" defined",
+                    source.repo
+                );
                 return Ok(Some(words));
             }
         }
@@ -114,7 +181,13 @@ impl Percona {
     }
 
     /// Stops what runs and takes away what stands in the way, a thing a tick. Nobody asks whether the data are in use.
-    async fn prepare(&mut self, tick: &Tick, inner: &mut Inner, job: Option<&Value>, id: &str) -> anyhow::Result<()> {
+    async fn prepare(
+        &mut self,
+        tick: &Tick,
+        inner: &mut Inner,
+        job: Option<&Value>,
+        id: &str,
+    ) -> anyhow::Result<()> {
         inner.status["pgbackrest"] = json!({ "restore": { "id": id } });
         let preparing = |inner: &mut Inner, what: &str| {
             let words = format!("Preparing cluster to restore in-place: {what}");
@@ -125,7 +198,11 @@ impl Percona {
             return job::delete(tick, job).await;
         }
         let disk = inner.disk();
-        if self.settings.disks.with(&disk, |disk| std::mem::take(&mut disk.running)) {
+        if self
+            .settings
+            .disks
+            .with(&disk, |disk| std::mem::take(&mut disk.running))
+        {
             preparing(inner, "removing runners");
             return inner.remove_instances(tick).await;
         }
@@ -135,20 +212,37 @@ impl Percona {
             return Ok(());
         }
         remove_condition(&mut inner.status, INITIALIZED);
-        inner.condition(PROGRESSING, "True", "ReadyForRestore", "Restoring cluster in-place");
+        inner.condition(
+            PROGRESSING,
+            "True",
+            "ReadyForRestore",
+            "Restoring cluster in-place",
+        );
         Ok(())
     }
 
-    async fn play_restore(&mut self, tick: &Tick, inner: &Inner, source: &Source, job: &Value) -> anyhow::Result<()> {
+    async fn play_restore(
+        &mut self,
+        tick: &Tick,
+        inner: &Inner,
+        source: &Source,
+        job: &Value,
+    ) -> anyhow::Result<()> {
         let of = match &source.cluster {
             Some((namespace, name)) if (namespace, name) != (&inner.namespace, &inner.name) => {
-                let found = tick.cluster.get(CRUNCHY, "PostgresCluster", namespace, name).await?;
+                let found = tick
+                    .cluster
+                    .get(CRUNCHY, "PostgresCluster", namespace, name)
+                    .await?;
                 found.unwrap_or_default()
             }
             _ => inner.object.clone(),
         };
         let located = source.located(&of);
-        let secrets = located.as_ref().map(|located| located.secrets.clone()).unwrap_or_default();
+        let secrets = located
+            .as_ref()
+            .map(|located| located.secrets.clone())
+            .unwrap_or_default();
         let disk = inner.disk();
         match self.play(tick, job, &secrets).await? {
             Stage::Over | Stage::Waits => Ok(()),
@@ -166,10 +260,18 @@ impl Percona {
                 });
                 let outcome = match (words, located) {
                     (Some(words), _) => {
-                        let code = words.split(['[', ']']).nth(1).and_then(|code| code.parse().ok()).unwrap_or(1);
+                        let code = words
+                            .split(['[', ']'])
+                            .nth(1)
+                            .and_then(|code| code.parse().ok())
+                            .unwrap_or(1);
                         Err(Failed { code, words })
                     }
-                    (None, None) => Err(Failed { code: 37, words: "ERROR: [037]: restore command requires option: repo1-s3-bucket".into() }),
+                    (None, None) => Err(Failed {
+                        code: 37,
+                        words: "ERROR: [037]: restore command requires option: repo1-s3-bucket"
+                            .into(),
+                    }),
                     (None, Some(located)) => {
                         let repository = Repository {
                             store: self.settings.bucket.as_ref(),
@@ -178,16 +280,25 @@ impl Percona {
                             path: located.path,
                             stanza: source.stanza.clone(),
                         };
-                        pgbackrest::restore(&repository, &self.settings.archives, &source.options).await
+                        pgbackrest::restore(&repository, &self.settings.archives, &source.options)
+                            .await
                     }
                 };
                 let ended = match outcome {
                     Ok(data) => {
                         let data = self.spoiled(data);
-                        self.settings.disks.with(&disk, |disk| disk.content = Content::Data(Box::new(data)));
-                        Ended { code: 0, log: "INFO: restore command end: completed successfully".to_owned() }
+                        self.settings
+                            .disks
+                            .with(&disk, |disk| disk.content = Content::Data(Box::new(data)));
+                        Ended {
+                            code: 0,
+                            log: "INFO: restore command end: completed successfully".to_owned(),
+                        }
                     }
-                    Err(failed) => Ended { code: failed.code, log: failed.words },
+                    Err(failed) => Ended {
+                        code: failed.code,
+                        log: failed.words,
+                    },
                 };
                 self.end(tick, job, &pod, &ended).await
             }
@@ -197,7 +308,11 @@ impl Percona {
     /// What comes back when all signs are good and the data are not.
     fn spoiled(&self, mut data: Data) -> Data {
         if self.faults.has(&Fault::ReadyWithoutData) {
-            for table in data.databases.values_mut().flat_map(|tables| tables.values_mut()) {
+            for table in data
+                .databases
+                .values_mut()
+                .flat_map(|tables| tables.values_mut())
+            {
                 table.rows.clear();
             }
         }
@@ -225,7 +340,11 @@ fn observe(inner: &mut Inner, job: Option<&Value>) {
         for count in ["succeeded", "failed", "active"] {
             // Zero is left out.
             match number(of_job, &format!("/{count}")) {
-                0 => drop(restore.as_object_mut().and_then(|restore| restore.remove(count))),
+                0 => drop(
+                    restore
+                        .as_object_mut()
+                        .and_then(|restore| restore.remove(count)),
+                ),
                 some => restore[count] = json!(some),
             }
         }
@@ -234,10 +353,20 @@ fn observe(inner: &mut Inner, job: Option<&Value>) {
         }
     }
     if complete {
-        inner.condition(INITIALIZED, "True", "PGBackRestRestoreComplete", "pgBackRest restore completed successfully");
+        inner.condition(
+            INITIALIZED,
+            "True",
+            "PGBackRestRestoreComplete",
+            "pgBackRest restore completed successfully",
+        );
         remove_condition(&mut inner.status, PROGRESSING);
     } else if failed {
-        inner.condition(INITIALIZED, "False", "PGBackRestRestoreFailed", "pgBackRest restore failed");
+        inner.condition(
+            INITIALIZED,
+            "False",
+            "PGBackRestRestoreFailed",
+            "pgBackRest restore failed",
+        );
     }
 }
 

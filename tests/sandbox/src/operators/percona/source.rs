@@ -8,12 +8,30 @@ use super::json::{text, texts};
 
 /// What nobody but the operator may say to pgBackRest, in the operator's words.
 const FORBIDDEN: [(&str, &str); 6] = [
-    ("--repo=", "Option '--repo' is not allowed: please use the 'repoName' field instead."),
-    ("--repo ", "Option '--repo' is not allowed: please use the 'repoName' field instead."),
-    ("--stanza", "Option '--stanza' is not allowed: the operator will automatically set this option"),
-    ("--pg1-path", "Option '--pg1-path' is not allowed: the operator will automatically set this option"),
-    ("--target-action", "Option '--target-action' is not allowed: the operator will automatically set this option "),
-    ("--link-map", "Option '--link-map' is not allowed: the operator will automatically set this option "),
+    (
+        "--repo=",
+        "Option '--repo' is not allowed: please use the 'repoName' field instead.",
+    ),
+    (
+        "--repo ",
+        "Option '--repo' is not allowed: please use the 'repoName' field instead.",
+    ),
+    (
+        "--stanza",
+        "Option '--stanza' is not allowed: the operator will automatically set this option",
+    ),
+    (
+        "--pg1-path",
+        "Option '--pg1-path' is not allowed: the operator will automatically set this option",
+    ),
+    (
+        "--target-action",
+        "Option '--target-action' is not allowed: the operator will automatically set this option ",
+    ),
+    (
+        "--link-map",
+        "Option '--link-map' is not allowed: the operator will automatically set this option ",
+    ),
 ];
 
 /// A data source.
@@ -45,7 +63,10 @@ pub(super) struct Located {
 impl Source {
     /// The source of a PostgresCluster. Where both forms are given `postgresCluster` wins.
     pub(super) fn of(cluster: &Value) -> Option<Self> {
-        let (name, namespace) = (text(cluster, "/metadata/name"), text(cluster, "/metadata/namespace"));
+        let (name, namespace) = (
+            text(cluster, "/metadata/name"),
+            text(cluster, "/metadata/namespace"),
+        );
         let source = &cluster["spec"]["dataSource"];
         let of_cluster = &source["postgresCluster"];
         if of_cluster.is_object() {
@@ -76,7 +97,12 @@ impl Source {
     /// Why the operator does not take the options.
     pub(super) fn forbidden(&self) -> Option<&'static str> {
         let mut all = self.options.iter();
-        all.find_map(|option| FORBIDDEN.iter().find(|(part, _)| option.contains(part)).map(|(_, words)| *words))
+        all.find_map(|option| {
+            FORBIDDEN
+                .iter()
+                .find(|(part, _)| option.contains(part))
+                .map(|(_, words)| *words)
+        })
     }
 
     /// What is compared to see whether it was changed. The bucket and the path are not in it.
@@ -110,7 +136,14 @@ fn located(settings: &Value, repo: &Value) -> Option<Located> {
         path => path.to_owned(),
     };
     let secrets = settings["configuration"].as_array().into_iter().flatten();
-    let secrets = secrets.map(|one| text(one, "/secret/name").to_owned()).filter(|name| !name.is_empty());
+    let secrets = secrets
+        .map(|one| text(one, "/secret/name").to_owned())
+        .filter(|name| !name.is_empty());
     let bucket = text(repo, "/s3/bucket").to_owned();
-    (!bucket.is_empty()).then(|| Located { bucket, path, repo: name, secrets: secrets.collect() })
+    (!bucket.is_empty()).then(|| Located {
+        bucket,
+        path,
+        repo: name,
+        secrets: secrets.collect(),
+    })
 }
