@@ -4,10 +4,15 @@
 
 mod world;
 
+use std::time::Duration;
+
 use anyhow::ensure;
+use e2e::lab::{LONG, steps_are_recorded_once, until};
+use e2e::recovery::Begun;
 use jobs::ids::StepKey;
 use jobs::message::{Backup, Job, Restore};
 use jobs::record::JobRecord;
+use sandbox::kube_sim::KubeFault;
 use sandbox::operators::percona::Fault;
 use serde_json::{Value, json};
 
@@ -30,10 +35,16 @@ async fn nothing_is_taken_for_restored(
 ) -> anyhow::Result<()> {
     let record = scene.database().await?;
     let restored = record.and_then(|record| record.restored);
-    ensure!(restored.is_none_or(|restored| !restored.proven), "it is called proven");
+    ensure!(
+        restored.is_none_or(|restored| !restored.proven),
+        "it is called proven"
+    );
     ensure!(scene.source() == source, "the source was written");
     let switch = scene.switch("slr", "slr-values-switch");
-    ensure!(switch.is_none() || scene.is_frozen(), "the application runs: {switch:?}");
+    ensure!(
+        switch.is_none() || scene.is_frozen(),
+        "the application runs: {switch:?}"
+    );
     Ok(())
 }
 
@@ -61,16 +72,28 @@ async fn a_lost_database_comes_back_with_all_of_its_rows_and_its_application() -
     assert_eq!(record.source, None);
     let restored = record.restored.unwrap();
     assert!(restored.proven);
-    assert_eq!((restored.from.as_str(), restored.generation), (SOURCE, generation));
+    assert_eq!(
+        (restored.from.as_str(), restored.generation),
+        (SOURCE, generation)
+    );
 
     let record = scene.record(&begun, JOB).await?;
     assert_eq!(output(&record, "data")["newest"], json!(scene.newest));
-    assert_eq!(output(&record, "data")["system_id"], json!(scene.system_id.to_string()));
+    assert_eq!(
+        output(&record, "data")["system_id"],
+        json!(scene.system_id.to_string())
+    );
     let proofs = output(&record, "data")["proofs"].as_array().unwrap();
     let names: Vec<&str> = proofs.iter().map(|p| p["name"].as_str().unwrap()).collect();
-    assert_eq!(names, ["system-id", "timeline", "orders", "never-empty", "newest"]);
+    assert_eq!(
+        names,
+        ["system-id", "timeline", "orders", "never-empty", "newest"]
+    );
     assert!(proofs.iter().all(|proof| proof["holds"] == true));
-    assert_eq!(output(&record, "url/slr")["found"], json!(format!("{ROWS} orders")));
+    assert_eq!(
+        output(&record, "url/slr")["found"],
+        json!(format!("{ROWS} orders"))
+    );
     scene.lab.sandbox.stop().await
 }
 
@@ -100,8 +123,14 @@ async fn what_was_restored_is_backed_up_and_only_then_promoted() -> anyhow::Resu
 async fn a_database_that_is_ready_and_not_the_right_one_is_never_taken_for_it() -> anyhow::Result<()>
 {
     for (fault, words) in [
-        (Fault::EmptyDatabaseThatIsReady, "it may be a new, empty one"),
-        (Fault::ReadyWithoutData, "orders: `select count(*) from orders` should give at least 12, and gave `0`"),
+        (
+            Fault::EmptyDatabaseThatIsReady,
+            "it may be a new, empty one",
+        ),
+        (
+            Fault::ReadyWithoutData,
+            "orders: `select count(*) from orders` should give at least 12, and gave `0`",
+        ),
         (Fault::WrongSystemId, "system-id: "),
         (
             Fault::RestoreJobFails("ERROR: [082]: unable to get 0000000100000000000000A1".into()),
@@ -203,12 +232,16 @@ async fn what_is_missing_in_the_cluster_is_named_and_waited_for() -> anyhow::Res
     let worker = scene.worker().await?;
     scene.says(&begun, JOB, "there is no namespace slr").await?;
     let metadata = json!({"name": "slr"});
-    scene.sim.put(json!({"apiVersion": "v1", "kind": "Namespace", "metadata": metadata}))?;
-    scene.says(&begun, JOB, "there is no Secret pg/clo-s3-secret").await?;
+    scene
+        .sim
+        .put(json!({"apiVersion": "v1", "kind": "Namespace", "metadata": metadata}))?;
+    scene
+        .says(&begun, JOB, "there is no Secret pg/clo-s3-secret")
+        .await?;
     assert_eq!(scene.switch("pg", "pg-db-values-switch"), None);
     assert!(scene.is_frozen());
     scene.sim.put(secret)?;
-    begun.finished(e2e::lab::LONG).await?;
+    begun.finished(LONG).await?;
     assert_eq!(scene.rows(), ROWS);
     worker.stop().await?;
     scene.lab.sandbox.stop().await
@@ -220,19 +253,73 @@ async fn a_worker_that_dies_again_and_again_restores_once() -> anyhow::Result<()
     let begun = scene.begin(&scene.spec(), restore()).await?;
     for key in ["freeze/slr", "values", "restored", "data", "running"] {
         let worker = scene.worker().await?;
-        e2e::lab::until(key, async || {
-            let record = begun.record(JOB).await?;
-            let key = StepKey::new(key)?;
-            Ok(record.is_some_and(|record| record.steps.contains_key(&key)))
-        })
-        .await?;
+        reaches(&begun, key).await?;
         worker.kill();
     }
     let worker = scene.worker().await?;
-    begun.finished(e2e::lab::LONG).await?;
+    begun.finished(LONG).await?;
     worker.stop().await?;
-    e2e::lab::steps_are_recorded_once(&scene.lab, &begun).await?;
+    steps_are_recorded_once(&scene.lab, &begun).await?;
     assert_eq!((scene.rows(), scene.destroyed()), (ROWS, 0));
     assert!(!scene.is_frozen());
     scene.lab.sandbox.stop().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn writes_that_fail_or_whose_answers_are_lost_are_made_once() -> anyhow::Result<()> {
+    let scene = Scene::new().await?;
+    let place = |namespace: &str| format!("/api/v1/namespaces/{namespace}/configmaps");
+    let (pg, slr) = (place("pg"), place("slr"));
+    for fault in [
+        KubeFault::on("POST", &slr).cut(),
+        KubeFault::on("POST", &pg).after().cut(),
+        KubeFault::on("PATCH", &format!("{pg}/pg-db-values-switch")).after(),
+        KubeFault::on("PATCH", &format!("{slr}/slr-values-switch")).unavailable(),
+    ] {
+        scene.sim.faults().add(fault);
+    }
+    let begun = scene.begin(&scene.spec(), restore()).await?;
+    let worker = scene.worker().await?;
+    // The API server itself goes away for a while, in the middle of it.
+    reaches(&begun, "values").await?;
+    scene.sim.restart(Duration::from_millis(300)).await?;
+    begun.finished(LONG).await?;
+    worker.stop().await?;
+
+    assert_eq!(scene.sim.faults().unused(), Vec::<String>::new());
+    let wrote = |method: &str, path: &str| {
+        let log = scene.sim.log();
+        let ours = log.iter().filter(|asked| {
+            let good = asked.arrived && asked.method == method && asked.path.starts_with(path);
+            good && asked.user == "kubernetes-admin" && matches!(asked.code, 200 | 201 | 500)
+        });
+        ours.count()
+    };
+    // The source is written once and taken away once: a second text would start the restore again.
+    assert_eq!((wrote("POST", &pg), wrote("PATCH", &pg)), (1, 1));
+    assert_eq!((wrote("POST", &slr), wrote("PATCH", &slr)), (1, 1));
+    assert_eq!((scene.rows(), scene.destroyed()), (ROWS, 0));
+    assert!(!scene.is_frozen());
+    scene.lab.sandbox.stop().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_with_another_authority_is_not_asked() -> anyhow::Result<()> {
+    let scene = Scene::new().await?;
+    let source = scene.source();
+    scene.expect_another_authority()?;
+    let (_, why) = scene.fails(&scene.spec(), restore()).await?;
+    assert!(why.contains("trust the database at"), "{why}");
+    nothing_is_taken_for_restored(&scene, &source).await?;
+    scene.lab.sandbox.stop().await
+}
+
+/// Waits until a step is on record.
+async fn reaches(begun: &Begun, step: &str) -> anyhow::Result<()> {
+    until(step, async || {
+        let record = begun.record(JOB).await?;
+        let key = StepKey::new(step)?;
+        Ok(record.is_some_and(|record| record.steps.contains_key(&key)))
+    })
+    .await
 }

@@ -25,9 +25,7 @@ use jobs::store::{Credentials, Secret, Store, StoreConfig};
 use sandbox::ca::Ca;
 use sandbox::hosts::simulated::Service;
 use sandbox::kube_sim::KubeSim;
-use sandbox::operators::percona::{
-    Archives, Bucket, Faults, Keys, Percona, Settings, definitions,
-};
+use sandbox::operators::percona::{Archives, Bucket, Faults, Keys, Percona, Settings, definitions};
 use sandbox::operators::{Controller, Operators, Pace, Tick};
 use sandbox::postgres::{Disks, Server, Tls};
 use serde_json::{Value, json};
@@ -76,7 +74,8 @@ impl Scene {
         let tls = Tls::new(&percona.certificate_of("pg", "pg-db")?)?;
         let server = Server::start(&disks, DISK, tls).await?;
         let postgres = SocketAddr::from((Ipv4Addr::LOCALHOST, server.port()));
-        lab.hosts().route(format!("{SERVICE}:5432").parse()?, postgres);
+        lab.hosts()
+            .route(format!("{SERVICE}:5432").parse()?, postgres);
         let shop = shop(&lab, &sim, &disks).await?;
         prepare(&lab, &sim)?;
         let releases = Releases { base: base(&lab) };
@@ -182,7 +181,9 @@ impl Scene {
     }
 
     pub(crate) fn errors(&self) -> String {
-        self.operators.as_ref().map_or_else(String::new, Operators::errors)
+        self.operators
+            .as_ref()
+            .map_or_else(String::new, Operators::errors)
     }
 
     /// What a switch holds, if it is there.
@@ -200,27 +201,45 @@ impl Scene {
     /// The repository that is restored from, byte by byte.
     pub(crate) fn source(&self) -> Vec<(String, Vec<u8>)> {
         let all = self.lab.sandbox.s3.objects("pgbackrest/repo1/");
-        all.into_iter().map(|(key, body)| (key, body.to_vec())).collect()
+        all.into_iter()
+            .map(|(key, body)| (key, body.to_vec()))
+            .collect()
     }
 
     /// The rows that the new database has.
     pub(crate) fn rows(&self) -> usize {
-        self.disks.get(DISK).data().map_or(0, sandbox::postgres::Data::rows)
+        self.disks
+            .get(DISK)
+            .data()
+            .map_or(0, sandbox::postgres::Data::rows)
     }
 
     /// Makes the database as Flux does when nobody restores: new and empty. Somebody writes a row into it.
     pub(crate) async fn make_a_new_database(&self) -> anyhow::Result<()> {
-        let values = json!({"backups": {"pgbackrest": {"global": {"repo1-path": "/pgbackrest/new"}}}});
-        self.sim.put(json!({"apiVersion": "v1", "kind": "ConfigMap",
+        let values =
+            json!({"backups": {"pgbackrest": {"global": {"repo1-path": "/pgbackrest/new"}}}});
+        self.sim
+            .put(json!({"apiVersion": "v1", "kind": "ConfigMap",
             "metadata": {"namespace": "pg", "name": "pg-db-values-switch"},
             "data": {SWITCH: values.to_string()}}))?;
         until("it runs", async || Ok(self.disks.get(DISK).running)).await?;
-        ensure!(self.disks.insert(DISK, "slr", "orders", Timestamp::now()), "the row was taken");
+        ensure!(
+            self.disks.insert(DISK, "slr", "orders", Timestamp::now()),
+            "the row was taken"
+        );
         until("it is ready", async || {
             let object = self.sim.get("PerconaPGCluster", "pg", "pg-db");
             Ok(object.is_some_and(|object| object["status"]["state"] == "ready"))
         })
         .await
+    }
+
+    /// The authority that the cluster names is not the one that the database's certificate is of.
+    pub(crate) fn expect_another_authority(&self) -> anyhow::Result<()> {
+        let data = json!({"ca.crt": BASE64.encode(Ca::new("somebody else")?.pem())});
+        self.sim
+            .put(json!({"apiVersion": "v1", "kind": "Secret", "data": data,
+            "metadata": {"namespace": "pg", "name": "pg-db-cluster-cert"}}))
     }
 
     pub(crate) fn destroyed(&self) -> u32 {
@@ -292,7 +311,10 @@ async fn first_life(lab: &Lab, archives: &Archives) -> anyhow::Result<(u64, Time
     let operators = operate(&sim, vec![Box::new(percona)])?;
     put(&sim, cluster_object(values))?;
 
-    until("the first database runs", async || Ok(disks.get(DISK).running)).await?;
+    until("the first database runs", async || {
+        Ok(disks.get(DISK).running)
+    })
+    .await?;
     let (system_id, half) = {
         let disk = disks.get(DISK);
         (disk.data().context("it runs")?.system_id, ROWS / 2)
@@ -312,7 +334,10 @@ async fn first_life(lab: &Lab, archives: &Archives) -> anyhow::Result<(u64, Time
             .await?;
         }
         newest = begin + SignedDuration::from_secs(i64::try_from(row)?);
-        ensure!(disks.insert(DISK, "slr", "orders", newest), "the row was taken");
+        ensure!(
+            disks.insert(DISK, "slr", "orders", newest),
+            "the row was taken"
+        );
     }
     // What was committed is archived in the next tick.
     let seen = operators.ticks() + 3;
@@ -358,7 +383,10 @@ fn prepare(lab: &Lab, sim: &KubeSim) -> anyhow::Result<()> {
     put(sim, release_kind())?;
     for name in ["pg", "slr"] {
         let metadata = json!({"name": name});
-        put(sim, json!({"apiVersion": "v1", "kind": "Namespace", "metadata": metadata}))?;
+        put(
+            sim,
+            json!({"apiVersion": "v1", "kind": "Namespace", "metadata": metadata}),
+        )?;
     }
     let s3 = &lab.sandbox.s3;
     let conf = format!(
@@ -460,11 +488,19 @@ impl OverHttp {
 #[async_trait]
 impl Bucket for OverHttp {
     async fn get(&self, keys: &Keys, bucket: &str, key: &str) -> Result<Option<Bytes>, String> {
-        self.store(keys, bucket).await?.get(key).await.map_err(words)
+        self.store(keys, bucket)
+            .await?
+            .get(key)
+            .await
+            .map_err(words)
     }
 
     async fn put(&self, keys: &Keys, bucket: &str, key: &str, body: Bytes) -> Result<(), String> {
-        self.store(keys, bucket).await?.put(key, body).await.map_err(words)
+        self.store(keys, bucket)
+            .await?
+            .put(key, body)
+            .await
+            .map_err(words)
     }
 }
 
@@ -485,7 +521,11 @@ impl Controller for Releases {
     }
 
     async fn reconcile(&mut self, tick: &Tick) -> anyhow::Result<()> {
-        for release in tick.cluster.list("helm.toolkit.fluxcd.io/v2", "HelmRelease").await? {
+        for release in tick
+            .cluster
+            .list("helm.toolkit.fluxcd.io/v2", "HelmRelease")
+            .await?
+        {
             self.release(tick, &release).await?;
         }
         Ok(())
@@ -500,9 +540,15 @@ impl Releases {
         };
         let (namespace, name) = (text("/metadata/namespace"), text("/metadata/name"));
         let switch = format!("{name}-values-switch");
-        let found = tick.cluster.get("v1", "ConfigMap", &namespace, &switch).await?;
+        let found = tick
+            .cluster
+            .get("v1", "ConfigMap", &namespace, &switch)
+            .await?;
         let asked = text("/metadata/annotations/reconcile.fluxcd.io~1requestedAt");
-        let ready = match found.as_ref().and_then(|found| found["data"][SWITCH].as_str()) {
+        let ready = match found
+            .as_ref()
+            .and_then(|found| found["data"][SWITCH].as_str())
+        {
             None => json!({"type": "Ready", "status": "False", "reason": "ValuesError",
                 "message": format!("could not find ConfigMap '{namespace}/{switch}'")}),
             Some(values) => {
@@ -512,7 +558,9 @@ impl Releases {
                     let values = values.as_object().cloned().unwrap_or_default();
                     worker::switch::values::merge(&mut spec, &values);
                     spec.remove("pmm");
-                    tick.cluster.apply("helm", &cluster_object(spec.into())).await?;
+                    tick.cluster
+                        .apply("helm", &cluster_object(spec.into()))
+                        .await?;
                 }
                 json!({"type": "Ready", "status": "True", "reason": "UpgradeSucceeded", "message": "done"})
             }
@@ -520,7 +568,9 @@ impl Releases {
         let status = json!({"observedGeneration": release["metadata"]["generation"],
             "lastHandledReconcileAt": asked, "conditions": [ready]});
         if release["status"] != status {
-            tick.cluster.set_status("helm-controller", release, &status).await?;
+            tick.cluster
+                .set_status("helm-controller", release, &status)
+                .await?;
         }
         Ok(())
     }
@@ -548,7 +598,10 @@ async fn shop(
                 Some(rows) => ("200 OK", format!("{rows} orders")),
                 None => ("503 Service Unavailable", "no".to_owned()),
             };
-            let answer = format!("HTTP/1.1 {status}\r\ncontent-length: {}\r\n\r\n{body}", body.len());
+            let answer = format!(
+                "HTTP/1.1 {status}\r\ncontent-length: {}\r\n\r\n{body}",
+                body.len()
+            );
             let _ = stream.write_all(answer.as_bytes()).await;
             let _ = stream.shutdown().await;
         }
