@@ -154,8 +154,7 @@ async fn first_life(sandbox: &Sandbox, archives: &Archives) -> anyhow::Result<Ti
         bucket: std::sync::Arc::new(OneBucket::of(sandbox)),
         ca: Ca::new("postgres-operator-ca")?,
         taints: vec![],
-        primary: None,
-        pgbouncer: None,
+        addresses: [].into(),
     };
     for definition in definitions() {
         sim.put(definition)?;

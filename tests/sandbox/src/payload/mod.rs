@@ -24,6 +24,7 @@ use crate::ca::Ca;
 use crate::hosts::simulated::{Service, SimulatedHosts};
 use crate::kube_sim::KubeSim;
 use crate::operators::app::{App, AppSettings};
+use crate::operators::cert_manager::CertManager;
 use crate::operators::kubelet::Kubelet;
 use crate::operators::percona::{Archives, Faults, Percona, Settings};
 use crate::operators::{Controller, Operators, Pace, flux};
@@ -169,8 +170,7 @@ impl Surroundings {
                     "yestaint".into(),
                     "NoSchedule".into(),
                 )],
-                primary: Some(PRIMARY.into()),
-                pgbouncer: None,
+                addresses: [("pg/pg-db-ha".to_owned(), PRIMARY.to_owned())].into(),
             },
             Faults::default(),
         );
@@ -195,6 +195,8 @@ impl Surroundings {
         let mut controllers: Vec<Box<dyn Controller>> = flux::controllers(&self.flux);
         controllers.push(Box::new(Kubelet::default()));
         controllers.push(Box::new(percona));
+        let authority = Ca::new("the sandbox's Let's Encrypt")?;
+        controllers.push(Box::new(CertManager::new(authority, Default::default())));
         let operators = Operators::start(client, pace(), controllers);
         Ok(Running {
             sim,
