@@ -23,7 +23,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional};
 use tokio::net::TcpListener;
 use worker::engine::{Again, JobError};
 use worker::kube::apply::MANAGER;
-use worker::kube::{Force, KubeError, Object, Objects, administrator};
+use worker::kube::{Force, KubeError, Kubeconfig, Object, Objects, administrator, direct};
+use worker::net::Dialer;
 use worker::ssh::keys::{HostKey, generate_host_key, parse_private_key};
 use worker::ssh::{Ssh, SshError};
 use worker::world::{Entrance, World};
@@ -401,6 +402,12 @@ async fn the_harness_hears_every_request_and_strikes_the_one_it_means() {
         heard.iter().all(|call| call.starts_with("kube ")),
         "{heard:?}"
     );
+
+    // An operator is no job.
+    let config = Kubeconfig::parse(&scene.api.direct_conf().unwrap(), "a test").unwrap();
+    let operator = Objects::new(direct(&config, Dialer::direct()).unwrap());
+    operator.get(&map("1")).await.unwrap().unwrap();
+    assert_eq!(listening.log().len(), heard.len());
 
     for (blow, effect) in [(Blow::CutBefore, "1"), (Blow::CutAfter, "2")] {
         let what = "kube PATCH configmaps/default/mine".to_owned();

@@ -26,6 +26,16 @@ use crate::hosts::simulated::Cut;
 /// As the real one: more is refused.
 const LARGEST_BODY: usize = 3 << 20;
 
+/// How somebody came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Door {
+    /// By the port on this machine, as operators and tests do.
+    Port,
+    /// By a stream of its own, as workers do through a master. Only here a tap listens: what operators
+    /// do is no call of a job.
+    Stream,
+}
+
 /// Accepts connections until `life` ends.
 pub(super) async fn listen(inner: Arc<Inner>, listener: TcpListener, life: CancellationToken) {
     life.clone()
@@ -34,14 +44,14 @@ pub(super) async fn listen(inner: Arc<Inner>, listener: TcpListener, life: Cance
                 let Ok((stream, _)) = listener.accept().await else {
                     continue;
                 };
-                tokio::spawn(serve(inner.clone(), stream, life.clone()));
+                tokio::spawn(serve(inner.clone(), stream, life.clone(), Door::Port));
             }
         })
         .await;
 }
 
 /// Serves one connection until it or `life` ends.
-pub(super) async fn serve<S>(inner: Arc<Inner>, stream: S, life: CancellationToken)
+pub(super) async fn serve<S>(inner: Arc<Inner>, stream: S, life: CancellationToken, door: Door)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -55,7 +65,7 @@ where
             .first()
             .and_then(|der| User::of_certificate(der));
         let user = user.unwrap_or_else(User::anonymous);
-        let service = service_fn(|request| one(inner.clone(), user.clone(), request));
+        let service = service_fn(|request| one(inner.clone(), user.clone(), door, request));
         let connection = hyper::server::conn::http1::Builder::new()
             .serve_connection(TokioIo::new(stream), service);
         if let Err(error) = connection.await {
@@ -86,6 +96,7 @@ impl From<Cut> for Broken {
 async fn one(
     inner: Arc<Inner>,
     user: User,
+    door: Door,
     request: Request<Incoming>,
 ) -> Result<Response<Body>, Broken> {
     let (head, body) = request.into_parts();
@@ -117,12 +128,12 @@ async fn one(
             Refusal::new(401, "Unauthorized", "Unauthorized").into(),
         ));
     }
-    let tap = inner.tapped();
+    let tap = inner.tapped().filter(|_| door == Door::Stream);
     let ticket = match &tap {
         Some(tap) => tap.before(&inner.name(&call)).await?,
         None => 0,
     };
-    let answer = perform(&inner, &call).await?;
+    let answer = perform(&inner, &call, door).await?;
     if let Some(tap) = &tap {
         tap.after(ticket).await?;
     }
@@ -130,18 +141,18 @@ async fn one(
 }
 
 /// What is asked, with what goes wrong before or after it.
-async fn perform(inner: &Inner, call: &Call) -> Result<Answer, Broken> {
+async fn perform(inner: &Inner, call: &Call, door: Door) -> Result<Answer, Broken> {
     let strike = inner.faults.strike(call.method.as_str(), &call.path);
     let suffered = match &strike {
         Some((strike, false)) => suffer(strike).await?,
         _ => None,
     };
     if let Some(refusal) = suffered {
-        inner.note(call, refusal.code, false);
+        inner.note(call, refusal.code, false, door);
         return Ok(refusal);
     }
     let done = answer(&mut inner.state(), call);
-    inner.note(call, done.code, true);
+    inner.note(call, done.code, true, door);
     let suffered = match &strike {
         Some((strike, true)) => suffer(strike).await?,
         _ => None,

@@ -41,6 +41,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
 use self::call::{Call, Target, segments};
+use self::http::Door;
 use self::kinds::by_name;
 use self::store::{Key, Object, State};
 use crate::hosts::Stream;
@@ -69,6 +70,8 @@ pub struct Asked {
     pub code: u16,
     /// It reached the objects; a fault did not keep it from them.
     pub arrived: bool,
+    /// It came by the port on this machine and not through a master.
+    pub by_port: bool,
 }
 
 /// The certificates of a cluster: what a copy of it shares.
@@ -184,10 +187,10 @@ impl KubeSim {
             number,
             _held: held,
         };
-        ensure!(
-            self.port.set(port).is_ok(),
-            "somebody else made it listen just now"
-        );
+        if self.port.set(port).is_err() {
+            // Somebody else made it listen just now.
+            return Ok(self.port());
+        }
         if let Some(life) = self.inner.alive() {
             self.open(number, life)?;
         }
@@ -220,9 +223,11 @@ impl KubeSim {
         self.conf_at(ON_MASTER)
     }
 
-    /// The same, for those who come straight to its port.
-    pub fn direct_conf(&self) -> String {
-        self.conf_at(&self.server())
+    /// The same, for those who come straight to its port, which it listens on from now on: operators, and
+    /// tests.
+    pub fn direct_conf(&self) -> anyhow::Result<String> {
+        self.listen()?;
+        Ok(self.conf_at(&self.server()))
     }
 
     fn conf_at(&self, server: &str) -> String {
@@ -235,7 +240,8 @@ impl KubeSim {
         )
     }
 
-    /// A kubeconfig for a user and their group, for those who come straight to its port.
+    /// A kubeconfig for a user and their group, for those who come straight to its port; somebody has to
+    /// have made it listen.
     pub fn kubeconfig(
         &self,
         user: &str,
@@ -251,7 +257,12 @@ impl KubeSim {
     pub fn connect(&self) -> io::Result<Box<dyn Stream>> {
         let life = self.inner.alive().ok_or(io::ErrorKind::ConnectionRefused)?;
         let (outside, inside) = tokio::io::duplex(PIPE);
-        tokio::spawn(http::serve(Arc::clone(&self.inner), inside, life));
+        tokio::spawn(http::serve(
+            Arc::clone(&self.inner),
+            inside,
+            life,
+            Door::Stream,
+        ));
         Ok(Box::new(outside))
     }
 
@@ -294,7 +305,8 @@ impl KubeSim {
         &self.inner.faults
     }
 
-    /// Puts a tap on all requests, or takes it off. It hears `GET configmaps/pg/x`.
+    /// Puts a tap on all requests that do not come by the port, or takes it off. It hears
+    /// `GET configmaps/pg/x`.
     pub fn tap(&self, tap: Option<Arc<dyn Tap>>) {
         *self.inner.lock(&self.inner.tap) = tap;
     }
@@ -461,7 +473,7 @@ impl Inner {
         format!("{} {what}", call.method)
     }
 
-    fn note(&self, call: &Call, code: u16, arrived: bool) {
+    fn note(&self, call: &Call, code: u16, arrived: bool, door: Door) {
         let mut log = self.lock(&self.log);
         if log.len() < LONGEST_LOG {
             log.push(Asked {
@@ -470,6 +482,7 @@ impl Inner {
                 user: call.user.name.clone(),
                 code,
                 arrived,
+                by_port: door == Door::Port,
             });
         }
     }

@@ -20,7 +20,7 @@ fn client(conf: &str) -> Objects {
 async fn start() -> (std::sync::Arc<KubeSim>, Objects) {
     worker::install_crypto();
     let api = KubeSim::start().await.unwrap();
-    let objects = client(&api.direct_conf());
+    let objects = client(&api.direct_conf().unwrap());
     (api, objects)
 }
 
