@@ -3,6 +3,7 @@
 pub mod clo;
 pub mod hosts;
 pub mod kube_api;
+pub mod kube_sim;
 pub mod net;
 pub mod operators;
 pub mod registry;

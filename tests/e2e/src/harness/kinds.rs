@@ -89,6 +89,8 @@ pub struct Scenario {
     pub plan: Vec<PlannedJob>,
     /// The one that follows.
     pub follower: JobName,
+    /// The machines have a Kubernetes before the job begins, by no job of ours.
+    pub kubernetes: bool,
 }
 
 /// How a kind is tried.
@@ -106,7 +108,9 @@ pub fn scenario(kind: &str) -> Option<Scenario> {
     let after = planned(demo("after", 1), vec![job.name.clone()]);
     let follower = after.name.clone();
     plan.extend([job.clone(), after]);
+    let kubernetes = finds_kubernetes(&job.payload);
     Some(Scenario {
+        kubernetes,
         job,
         plan,
         follower,
@@ -182,6 +186,25 @@ fn before(job: &Job) -> Vec<Job> {
             before
         }
         Job::Report => vec![demo("before", 2)],
+    }
+}
+
+/// Whether a job of this kind finds a Kubernetes that nobody had to install: what asks the API alone need
+/// not wait for Kubespray. The machines must be in `before`.
+fn finds_kubernetes(job: &Job) -> bool {
+    match job {
+        Job::Provision(_)
+        | Job::LoadBalancer
+        | Job::Reachability(_)
+        | Job::Mount(_)
+        | Job::Permissions(_)
+        | Job::MirrorImages(_)
+        | Job::Kubespray
+        | Job::RemoveNode(_)
+        | Job::OsUpdate(_)
+        | Job::AddUser(_)
+        | Job::Report
+        | Job::Demo(_) => false,
     }
 }
 

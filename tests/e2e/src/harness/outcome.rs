@@ -25,6 +25,7 @@ impl Outcome {
         let snapshot = place.clo.snapshot();
         cloud(place, &snapshot, &mut lines);
         hosts(place, &snapshot, &mut lines);
+        kubernetes(place, &mut lines);
         bucket(place, &mut lines)?;
         let mut lines: Vec<String> = lines.iter().map(|line| blot(line)).collect();
         lines.sort();
@@ -147,6 +148,52 @@ fn hosts(place: &Place, snapshot: &Snapshot, lines: &mut Vec<String>) {
         let (signature, label) = (&disk.signature, &disk.label);
         let (formatted, over, files) = (disk.formatted, disk.overwritten, &disk.files);
         lines.push(format!("disk {name}: {signature:?} {label:?}, formatted {formatted} times, {over} times over something, {files:?}"));
+    }
+}
+
+/// Every object of every cluster and who manages what of it, and how often anything was made or
+/// deleted.
+fn kubernetes(place: &Place, lines: &mut Vec<String>) {
+    for api in place.hosts.kubes() {
+        for mut object in api.objects() {
+            let text = |at: &str| {
+                object
+                    .pointer(at)
+                    .and_then(Value::as_str)
+                    .unwrap_or_default()
+            };
+            let (kind, namespace) = (text("/kind"), text("/metadata/namespace"));
+            let name = format!("{kind} {namespace}/{}", text("/metadata/name"));
+            if let Some(metadata) = object["metadata"].as_object_mut() {
+                for fleeting in [
+                    "uid",
+                    "resourceVersion",
+                    "creationTimestamp",
+                    "deletionTimestamp",
+                ] {
+                    metadata.remove(fleeting);
+                }
+                let managers = metadata
+                    .get_mut("managedFields")
+                    .and_then(Value::as_array_mut);
+                for manager in managers
+                    .into_iter()
+                    .flatten()
+                    .filter_map(Value::as_object_mut)
+                {
+                    manager.remove("time");
+                }
+            }
+            lines.extend(
+                flat(&object)
+                    .iter()
+                    .map(|line| format!("kube: {name}: {line}")),
+            );
+        }
+        let made = api.log().into_iter().filter(|asked| {
+            asked.arrived && (asked.code == 201 || (asked.method == "DELETE" && asked.code == 200))
+        });
+        lines.extend(made.map(|asked| format!("effect: kube {} {}", asked.method, asked.path)));
     }
 }
 
@@ -338,9 +385,12 @@ fn random(text: &str) -> usize {
     if hex >= 20 {
         return hex + version(&text[hex..]);
     }
-    let key = run(&|c| c.is_ascii_alphanumeric() || "+/=".contains(c));
-    if text.starts_with("AAAA") && key > 40 {
-        return key;
+    // Looked at only there: it is as long as a kubeconfig's certificates.
+    if text.starts_with("AAAA") {
+        let key = run(&|c| c.is_ascii_alphanumeric() || "+/=".contains(c));
+        if key > 40 {
+            return key;
+        }
     }
     let time = run(&|c| c.is_ascii_digit() || "-:.TZ".contains(c));
     if time >= 20 && text.as_bytes()[4] == b'-' && text.as_bytes()[10] == b'T' {

@@ -7,10 +7,12 @@ use std::time::Duration;
 use anyhow::Context;
 use jobs::images::Reference;
 use jobs::queue::InProcess;
+use jobs::spec::{ClusterSpec, Role};
 use jobs::store::{Credentials, Secret, Store, StoreConfig};
 use sandbox::clo::{CloOptions, CloSim};
 use sandbox::hosts::Hosts;
 use sandbox::hosts::simulated::{SimulatedHosts, Tap as HostTap};
+use sandbox::kube_sim::KubeSim;
 use sandbox::net::Network;
 use sandbox::registry::{Door, Image, Registry, tar};
 use sandbox::s3::{S3Options, S3Server};
@@ -23,7 +25,7 @@ use worker::world::World;
 
 use super::kinds::{IMAGE, IMAGES};
 use super::queue::{Parked, Tapped};
-use super::tap::Tap;
+use super::tap::{KubeEar, Tap};
 use super::wire::{Wire, name_of_clo, name_of_s3};
 use crate::lab::Worker;
 
@@ -122,6 +124,24 @@ impl Place {
         })
     }
 
+    /// Puts Kubernetes on the masters and workers of a spec, as after a run of Kubespray. Their servers
+    /// must be there.
+    pub fn install_kubernetes(&self, spec: &str) -> anyhow::Result<Arc<KubeSim>> {
+        let spec = ClusterSpec::parse(spec).map_err(|problems| anyhow::anyhow!("{problems:?}"))?;
+        let nodes = spec.nodes();
+        let of = |role: Role| {
+            let found = nodes.iter().filter(move |node| node.role == role);
+            found.map(|node| node.name.as_str()).collect::<Vec<_>>()
+        };
+        let version = spec
+            .kubernetes
+            .as_ref()
+            .context("the spec has no Kubernetes")?;
+        let version = version.version.to_string();
+        self.hosts
+            .install_kubernetes(&of(Role::Master), &of(Role::Worker), &version)
+    }
+
     /// The store without a tap.
     pub async fn store(&self) -> anyhow::Result<Store> {
         self.store_at(self.s3.endpoint()).await
@@ -154,6 +174,8 @@ impl Place {
         let to_clo = Wire::lay(self.clo.address(), tap.clone(), name_of_clo).await?;
         let tapped: Arc<dyn HostTap> = Arc::new(tap.clone());
         self.hosts.tap(Some(tapped));
+        let tapped: Arc<dyn HostTap> = Arc::new(KubeEar(tap.clone()));
+        self.hosts.tap_kubes(Some(tapped));
 
         let store = self.store_at(to_s3.url()).await?;
         let mut cloud = CloConfig::new(Token::new(self.clo.token()), self.clo.project());

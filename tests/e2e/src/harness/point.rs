@@ -10,7 +10,8 @@ use super::tap::Blow;
 /// The `nth` call of its kind, counted from 1.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Call {
-    /// What is called: `s3 put nodes/demo-cache-1/*`, `cloud POST servers`, `queue ack`.
+    /// What is called: `s3 put nodes/demo-cache-1/*`, `cloud POST servers`,
+    /// `kube PATCH configmaps/pg/x`, `queue ack`.
     pub what: String,
     /// Which one.
     pub nth: u64,
@@ -101,7 +102,14 @@ pub fn all(calls: &[Call], job: &str) -> Vec<Point> {
     let mut points: Vec<Point> = OFTEN.map(|(often, _)| Point::Delivered(often)).into();
     for call in calls {
         let what = call.what.as_str();
-        let reads = ["s3 get", "s3 list", "s3 head", "cloud GET", "ssh connect"];
+        let reads = [
+            "s3 get",
+            "s3 list",
+            "s3 head",
+            "cloud GET",
+            "kube GET",
+            "ssh connect",
+        ];
         let troubles: &[Trouble] = if reads.iter().any(|read| what.starts_with(read)) {
             &[FailBefore]
         } else if what.starts_with("ssh") && what.ends_with(" sh") {

@@ -161,6 +161,9 @@ impl Prepared {
         eventually("the jobs before it", || Ok(!parked.messages().is_empty())).await?;
         idle(&place).await?;
         worker.kill();
+        if scenario.kubernetes {
+            place.install_kubernetes(SPEC)?;
+        }
         let (cluster, recovery) = (begun.cluster, begun.id);
         let messages = parked.messages();
         Ok(Self {

@@ -1,5 +1,5 @@
-//! One ear on everything a worker does outside itself: store, cloud, SSH and queue all ask here
-//! before a call has its effect and after it had.
+//! One ear on everything a worker does outside itself: store, cloud, SSH, Kubernetes and queue all ask
+//! here before a call has its effect and after it had.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -157,5 +157,20 @@ impl HostTap for Tap {
 
     async fn after(&self, ticket: u64) -> Result<(), Cut> {
         Tap::after(self, ticket).await
+    }
+}
+
+/// The same ear on the Kubernetes API.
+#[derive(Debug, Clone)]
+pub struct KubeEar(pub Tap);
+
+#[async_trait]
+impl HostTap for KubeEar {
+    async fn before(&self, what: &str) -> Result<u64, Cut> {
+        self.0.before(format!("kube {what}")).await
+    }
+
+    async fn after(&self, ticket: u64) -> Result<(), Cut> {
+        self.0.after(ticket).await
     }
 }

@@ -142,7 +142,7 @@ pub struct Pki {
 
 impl Pki {
     /// Makes everything that a master needs below `folder`, as it stands in `/etc/kubernetes/pki`.
-    pub(super) fn create(folder: PathBuf) -> anyhow::Result<Self> {
+    pub(crate) fn create(folder: PathBuf) -> anyhow::Result<Self> {
         let cluster = Authority::new("kubernetes")?;
         let etcd = Authority::new("etcd-ca")?;
         let front = Authority::new("front-proxy-ca")?;
@@ -183,7 +183,7 @@ impl Pki {
     }
 
     /// Where a file of it is.
-    pub(super) fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.folder.join(name)
     }
 

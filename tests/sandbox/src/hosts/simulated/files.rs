@@ -9,6 +9,7 @@ use super::tree::{Entry, FsError, Node, file_name, parent};
 pub(super) fn run(view: &mut View<'_>, name: &str, args: &[&str], stdin: &[u8]) -> Option<Output> {
     Some(match name {
         "cat" => cat(view, args, stdin),
+        "head" => head(view, args),
         "tail" => tail(view, args),
         "tee" => tee(view, args, stdin),
         "mv" => mv(view, args),
@@ -57,6 +58,21 @@ fn cat(view: &View<'_>, args: &[&str], stdin: &[u8]) -> Output {
     each(args.operands, |path| match path {
         "-" => Ok(stdin.to_vec()),
         path => view.read(path).map_err(|e| format!("cat: {path}: {e}")),
+    })
+}
+
+/// `head -c N FILE`: the first N bytes.
+fn head(view: &View<'_>, args: &[&str]) -> Output {
+    let args = Args::parse(args, "c", &[]);
+    let Some(most) = args.value(&["c"]).and_then(|n| n.parse::<usize>().ok()) else {
+        return Output::fail(1, "head: the sandbox knows -c N only");
+    };
+    each(args.operands, |path| {
+        let mut bytes = view
+            .read(path)
+            .map_err(|e| format!("head: cannot open '{path}' for reading: {e}"))?;
+        bytes.truncate(most);
+        Ok(bytes)
     })
 }
 

@@ -10,6 +10,7 @@ use russh::keys::PublicKey;
 use serde_json::{Value, json};
 
 use super::Inner;
+use super::kubernetes;
 use super::machine::{Machine, World};
 use super::playbooks;
 use super::runner::{Ran, Run, log_text, write};
@@ -137,8 +138,12 @@ pub(super) fn go_on(
             let playbook = argv.last().map_or("", |path| file_name(path));
             let vars = argv.iter().find_map(|word| word.strip_prefix('@'));
             let vars = vars.and_then(|path| read(world, path)).unwrap_or_default();
-            let vars = serde_json::from_slice(&vars).unwrap_or_default();
+            let vars: Value = serde_json::from_slice(&vars).unwrap_or_default();
             match playbooks::play(world, playbook, &hosts, &vars) {
+                Some(Ok(())) if playbook == "remove-node.yml" => {
+                    let node = vars["node"].as_str().unwrap_or_default();
+                    kubernetes::removed(world, &hosts, node);
+                }
                 Some(Ok(())) => {}
                 Some(Err((host, task, message))) => {
                     bad = 2;
@@ -149,6 +154,7 @@ pub(super) fn go_on(
                     for host in &hosts {
                         install(world, host, &inventory, &extra)?;
                     }
+                    kubernetes::installed(world, &hosts, play)?;
                 }
             }
         }
@@ -299,9 +305,39 @@ fn install(
     write(world, &id, KUBELET, node.to_string().into_bytes())?;
     if host.master {
         playbooks::join_etcd(world, &id, &host.name)?;
-        write(world, &id, ADMIN, b"(a kubeconfig)".to_vec())?;
+        // What is in it is written when all hosts are there.
+        write(world, &id, ADMIN, Vec::new())?;
     }
     Ok(())
+}
+
+/// Kubernetes as after a run of Kubespray over all servers that are not bastions, without the run: the
+/// names of masters and workers, and the version.
+pub(super) fn plant(
+    world: &mut World,
+    masters: &[&str],
+    workers: &[&str],
+    version: &str,
+    play: &Play,
+) -> Result<(), (u32, String)> {
+    let mut hosts = Vec::new();
+    for name in masters.iter().chain(workers) {
+        let machine = world.find(name);
+        let machine = machine.ok_or_else(|| (1, format!("there is no server {name}")))?;
+        hosts.push(Host {
+            name: (*name).to_owned(),
+            address: machine.address.to_string(),
+            master: masters.contains(name),
+            worker: workers.contains(name),
+            labels: json!({}),
+            taints: json!([]),
+        });
+    }
+    let inventory = json!({"all": {"vars": {"kube_version": version}}});
+    for host in &hosts {
+        install(world, host, &inventory, &Value::Null)?;
+    }
+    kubernetes::installed(world, &hosts, play)
 }
 
 /// `kubectl get nodes` and `kubectl version`, on a master.

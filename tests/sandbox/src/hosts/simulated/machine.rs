@@ -7,6 +7,7 @@ use russh::keys::PrivateKey;
 use tokio_util::sync::CancellationToken;
 
 use super::disk::{Disk, new_uuid};
+use super::kubernetes::Kubernetes;
 use super::tree::{Entry, FsError, Node, Tree, parent};
 use crate::hosts::Boot;
 
@@ -20,6 +21,7 @@ pub(super) struct World {
     pub(super) machines: BTreeMap<String, Machine>,
     /// By volume id.
     pub(super) disks: BTreeMap<String, Disk>,
+    pub(super) kubernetes: Kubernetes,
 }
 
 impl World {

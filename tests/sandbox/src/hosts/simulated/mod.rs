@@ -12,6 +12,7 @@ mod cloud_init;
 mod disk;
 mod faults;
 mod files;
+mod kubernetes;
 mod kubespray;
 mod machine;
 mod mounts;
@@ -52,6 +53,7 @@ use self::disk::Disk;
 use self::machine::{Machine, World};
 use self::service::{Breakable, answer_http};
 use super::{Boot, Hosts, Stream};
+use crate::kube_sim::KubeSim;
 
 /// How much may be on its way in one direction of a connection.
 const PIPE: usize = 64 << 10;
@@ -93,6 +95,7 @@ impl SimulatedHosts {
         let world = World {
             machines: machines.collect(),
             disks: world.disks.clone(),
+            kubernetes: world.kubernetes.copy(),
         };
         let inner = Inner {
             world: Mutex::new(world),
@@ -221,7 +224,52 @@ impl SimulatedHosts {
 
     /// What runs of Kubespray come to from now on.
     pub fn kubespray(&self, play: Play) {
+        kubernetes::show_nodes(&self.inner.world(), &play);
         *self.inner.lock(&self.inner.kubespray) = play;
+    }
+
+    /// Installs Kubernetes without a run of Kubespray: what is on the machines is the same, without
+    /// labels and taints.
+    ///
+    /// # Errors
+    /// If one of the servers (names) is not there.
+    pub fn install_kubernetes(
+        &self,
+        masters: &[&str],
+        workers: &[&str],
+        version: &str,
+    ) -> anyhow::Result<Arc<KubeSim>> {
+        let play = self.inner.lock(&self.inner.kubespray).clone();
+        let planted = {
+            let mut world = self.inner.world();
+            kubespray::plant(&mut world, masters, workers, version, &play)
+        };
+        planted.map_err(|(_, why)| anyhow::anyhow!(why))?;
+        let first = masters.first().context("a cluster has a master")?;
+        self.kube(first).context("the cluster has no API")
+    }
+
+    /// The Kubernetes API of the cluster that a server (by id or name) is of.
+    pub fn kube(&self, server: &str) -> Option<Arc<KubeSim>> {
+        let world = self.inner.world();
+        let machine = world.find(server)?;
+        world.kubernetes.of(&machine.id).cloned()
+    }
+
+    /// The Kubernetes APIs of all clusters.
+    pub fn kubes(&self) -> Vec<Arc<KubeSim>> {
+        self.inner.world().kubernetes.all()
+    }
+
+    /// Puts a tap on the Kubernetes APIs of all clusters, those to come too, or takes it off.
+    pub fn tap_kubes(&self, tap: Option<Arc<dyn Tap>>) {
+        self.inner.world().kubernetes.tap(tap);
+    }
+
+    /// Leads an address inside the clusters (of a Service, say), which only nodes reach, to a loopback
+    /// address of this machine.
+    pub fn route(&self, from: SocketAddr, to: SocketAddr) {
+        self.inner.world().kubernetes.route(from, to);
     }
 
     /// Breaks all connections to one server (by id or name).
@@ -275,6 +323,7 @@ impl Hosts for SimulatedHosts {
         let machine = world.machines.remove(server);
         let machine = machine.with_context(|| format!("no server {server}"))?;
         machine.life.cancel();
+        world.kubernetes.forget(server);
         for disk in world.disks.values_mut() {
             disk.plugged.take_if(|(on, _)| on == server);
         }
@@ -314,7 +363,9 @@ impl Hosts for SimulatedHosts {
 
     async fn attach(&self, server: &str, volume: &str, device: &str) -> anyhow::Result<()> {
         let mut world = self.inner.world();
-        let World { machines, disks } = &mut *world;
+        let World {
+            machines, disks, ..
+        } = &mut *world;
         let machine = machines.get_mut(server);
         let machine = machine.with_context(|| format!("no server {server}"))?;
         let disk = disks.get_mut(volume);
@@ -331,7 +382,9 @@ impl Hosts for SimulatedHosts {
 
     async fn detach(&self, server: &str, volume: &str) -> anyhow::Result<()> {
         let mut world = self.inner.world();
-        let World { machines, disks } = &mut *world;
+        let World {
+            machines, disks, ..
+        } = &mut *world;
         let machine = machines.get_mut(server);
         let machine = machine.with_context(|| format!("no server {server}"))?;
         let disk = disks.get_mut(volume);
@@ -457,6 +510,30 @@ impl Inner {
         }
     }
 
+    /// Connects from a server: to what only nodes of its cluster know, or to the private network.
+    async fn open_from(
+        self: &Arc<Self>,
+        server: &str,
+        to: SocketAddr,
+    ) -> io::Result<Box<dyn Stream>> {
+        let inside = {
+            let world = self.world();
+            let machine = world.find(server);
+            let node = machine.filter(|machine| kubernetes::kubelet(machine).is_some());
+            node.and_then(|machine| {
+                let led = world.kubernetes.routed(to)?;
+                Some((led, machine.life.child_token()))
+            })
+        };
+        match inside {
+            Some((led, life)) => {
+                let stream = TcpStream::connect(led).await?;
+                Ok(Box::new(Breakable::new(stream, life)))
+            }
+            None => self.open(to).await,
+        }
+    }
+
     /// Connects to a port of a private address.
     async fn open(self: &Arc<Self>, to: SocketAddr) -> io::Result<Box<dyn Stream>> {
         let (id, name, life, emergency) = {
@@ -483,6 +560,12 @@ impl Inner {
                 .map_err(|Cut| io::ErrorKind::ConnectionReset.into());
         }
         match self.service(&name, to.port()) {
+            None if to.port() == kubernetes::API_PORT => {
+                let play = self.lock(&self.kubespray).clone();
+                let api = kubernetes::api_on(&self.world(), &id, &play);
+                let stream = api.ok_or(io::ErrorKind::ConnectionRefused)?.connect()?;
+                Ok(Box::new(Breakable::new(stream, life)))
+            }
             None => Err(io::ErrorKind::ConnectionRefused.into()),
             Some(Service::At(address)) => {
                 let stream = TcpStream::connect(address).await?;

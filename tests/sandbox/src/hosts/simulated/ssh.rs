@@ -116,11 +116,14 @@ impl Handler for Sshd {
         let inner = self.inner.clone();
         let to = inner.resolve(&self.server, host);
         let to = to.zip(u16::try_from(port).ok());
-        let connection = self.connection.clone();
+        let (connection, server) = (self.connection.clone(), self.server.clone());
         // Apart from the session's own loop: what is dialled may be slow.
         let forward = async move {
             let opened = match to {
-                Some((ip, port)) => inner.open(SocketAddr::new(IpAddr::V4(ip), port)).await,
+                Some((ip, port)) => {
+                    let to = SocketAddr::new(IpAddr::V4(ip), port);
+                    inner.open_from(&server, to).await
+                }
                 None => Err(std::io::ErrorKind::HostUnreachable.into()),
             };
             let Ok(mut inside) = opened else {
