@@ -109,5 +109,6 @@ async fn heavy_the_tree_becomes_ready_as_its_readme_says_and_waits_for_its_switc
         "ghcr.io/saleor/saleor:3.22.17"
     );
     assert_eq!(world.get("apps/v1", "Deployment", "dsf", "dsf").await, None);
+    world.is_quiet().await;
     world.stop().await;
 }
