@@ -196,6 +196,9 @@ async fn sources(api: Api) {
     world.says("app", "`nameSuffix` is not simulated").await;
 
     // The server is away for a while; then they go on.
+    faults.set(Fault::GitAuth);
+    source("authentication required").await;
+    faults.clear_all();
     faults.set(Fault::GitDown);
     source("dial tcp: lookup git.example.org").await;
     let mut world = world;
@@ -299,5 +302,19 @@ async fn secrets(api: Api) {
         .await
         .unwrap();
     assert_eq!(secret["data"]["s3.conf"], "bWFkZSB1cA==");
+
+    // The store fails for a while: what was fetched stays.
+    for (fault, words) in [
+        (Fault::BucketAuth, "Access Denied"),
+        (Fault::BucketDown, "dial tcp: i/o timeout"),
+    ] {
+        world.operators.faults().set(fault);
+        let found = world
+            .until(bucket, |found| ready(found).2.contains(words))
+            .await;
+        assert!(found["status"]["artifact"]["revision"].is_string());
+        world.operators.faults().clear_all();
+        world.until(bucket, is_ready).await;
+    }
     world.stop().await;
 }

@@ -118,5 +118,6 @@ async fn tree(api: Api) {
         "ghcr.io/saleor/saleor:3.22.17"
     );
     assert_eq!(world.get("apps/v1", "Deployment", "dsf", "dsf").await, None);
+    world.is_quiet().await;
     world.stop().await;
 }

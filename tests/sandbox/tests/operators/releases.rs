@@ -275,5 +275,31 @@ async fn retries(api: Api) {
         .until(dsf, |found| found["status"]["lastHandledForceAt"] == "3")
         .await;
     assert_eq!(found["status"]["history"][0]["version"], version + 1);
+
+    // Values that it does not see, and charts that are not there.
+    faults.set(Fault::ValuesStuck("dsf/dsf".into()));
+    world
+        .cluster
+        .patch("test", &object, &ask(&["requestedAt"], "4"))
+        .await
+        .unwrap();
+    world.release_is("dsf", "dsf", "ValuesError").await;
+    faults.clear_all();
+    world.until(dsf, is_ready).await;
+    faults.set(Fault::ChartsDown);
+    world.apply(&json!({"apiVersion": SOURCE, "kind": "HelmRepository",
+        "metadata": {"name": "charts", "namespace": "dsf"}, "spec": {"url": "https://charts.example.org", "interval": "1h"}})).await;
+    let mut other = release("other", &json!({"valuesFrom": []}));
+    other["metadata"]["namespace"] = "dsf".into();
+    other["spec"]["chart"]["spec"] = json!({"chart": "pg-operator", "version": "2.8.0",
+        "sourceRef": {"kind": "HelmRepository", "name": "charts"}});
+    world.apply(&other).await;
+    let found = world.release_is("dsf", "other", "SourceNotReady").await;
+    assert_eq!(
+        ready(&found).2,
+        "HelmChart 'dsf/dsf-other' is not ready: no artifact available for HelmRepository source 'charts'"
+    );
+    faults.clear_all();
+    world.release_is("dsf", "other", "InstallSucceeded").await;
     world.stop().await;
 }

@@ -229,6 +229,38 @@ impl World {
         self.until(which, |found| ready(found).1 == reason).await
     }
 
+    /// Nothing is written any more as long as nothing happens: what was wanted once is not wanted again each tick.
+    pub(crate) async fn is_quiet(&self) {
+        let versions = async || {
+            let mut all = Vec::new();
+            for (api, kind) in [
+                ("v1", "Pod"),
+                ("v1", "Secret"),
+                ("apps/v1", "Deployment"),
+                ("apps/v1", "StatefulSet"),
+                (HELM, "HelmRelease"),
+            ] {
+                for object in self.cluster.list(api, kind).await.unwrap() {
+                    let metadata = &object["metadata"];
+                    let version = &metadata["resourceVersion"];
+                    all.push(format!("{kind} {}: {version}", metadata["name"]));
+                }
+            }
+            all
+        };
+        let (mut before, mut since) = (versions().await, self.operators.ticks());
+        let quiet = tokio::time::timeout(DEADLINE, async {
+            while self.operators.ticks() < since + 10 {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+                let now = versions().await;
+                if now != before {
+                    (before, since) = (now, self.operators.ticks());
+                }
+            }
+        });
+        quiet.await.expect("something is written again and again");
+    }
+
     /// Ends everything.
     pub(crate) async fn stop(self) {
         self.operators.stop().await;
