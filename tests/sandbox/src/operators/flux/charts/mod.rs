@@ -1,7 +1,7 @@
 //! What charts become. No template is run: a function makes the objects that matter in the sandbox, from the same
 //! values that the real chart would be given.
 //!
-//! Ours ([`apps`]) are rendered in full. Of others' ([`payload`]) there is what later objects or readers need: the
+//! Ours (`apps`) are rendered in full. Of others' (`payload`) there is what later objects or readers need: the
 //! kinds that they define, what helm and health checks wait for, and the services that are named elsewhere.
 
 mod apps;
