@@ -25,13 +25,13 @@ pub(crate) const SOURCE: &str = "source.toolkit.fluxcd.io/v1";
 
 /// What answers: the real thing, or the sandbox's own. Everything holds on both.
 pub(crate) enum Api {
-    Real(KubeApi),
+    Real(Box<KubeApi>),
     Small(Arc<KubeSim>),
 }
 
 impl Api {
     pub(crate) async fn real() -> Self {
-        Self::Real(KubeApi::start().await.unwrap())
+        Self::Real(Box::new(KubeApi::start().await.unwrap()))
     }
 
     pub(crate) async fn small() -> Self {
