@@ -118,7 +118,8 @@ impl Cluster {
     ) -> kube::Result<()> {
         let mut wanted = object["status"].clone();
         merge(&mut wanted, status);
-        if wanted == object["status"] {
+        // The server shows some fields of lists as null that nobody wrote.
+        if without_nulls(&wanted) == without_nulls(&object["status"]) {
             return Ok(());
         }
         let api = self.api_of(object).await?;
@@ -236,6 +237,19 @@ pub(crate) fn name(object: &Value) -> &str {
 /// An object's namespace; empty when it belongs to none.
 pub(crate) fn namespace(object: &Value) -> &str {
     object["metadata"]["namespace"].as_str().unwrap_or_default()
+}
+
+/// A value without its fields that are null.
+pub(crate) fn without_nulls(value: &Value) -> Value {
+    match value {
+        Value::Object(fields) => {
+            let fields = fields.iter().filter(|(_, value)| !value.is_null());
+            let fields = fields.map(|(key, value)| (key.clone(), without_nulls(value)));
+            Value::Object(fields.collect())
+        }
+        Value::Array(items) => items.iter().map(without_nulls).collect(),
+        other => other.clone(),
+    }
 }
 
 /// A JSON merge patch (RFC 7386).

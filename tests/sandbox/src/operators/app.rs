@@ -18,7 +18,7 @@ use serde_json::Value;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
-use super::api::{Cluster, name, namespace};
+use super::api::{Cluster, namespace};
 use super::kubelet::tag;
 
 /// Says whether the database is up: `None` when it is not, else the marker of its data.
@@ -189,7 +189,6 @@ impl Inner {
         });
         let pod = ready.ok_or_else(|| format!("no healthy upstream: {own} has no ready pod"))?;
         let image = pod["spec"]["containers"][0]["image"].as_str();
-        tracing::trace!(pod = name(pod), "it answers");
         Ok(tag(image.unwrap_or_default()).to_owned())
     }
 }

@@ -6,6 +6,9 @@
 //! list what is there and act on what they see. So they run on a real kube-apiserver and on a small one in this
 //! process alike, and one that goes away for a while is normal life.
 //!
+//! [`flux`] has Flux' three, [`kubelet`] makes pods of Deployments and StatefulSets, and [`app`] is the application as
+//! its visitors see it. What goes wrong is set by tests ([`Faults`]) and goes on until it is cleared.
+//!
 //! Time is logical. A tick stands for some seconds ([`Pace`]), and every interval, timeout and back-off is counted in
 //! ticks: tests wait for conditions, not for the clock.
 

@@ -4,7 +4,7 @@ use sandbox::operators::Fault;
 use sandbox::operators::flux::sealed;
 use serde_json::{Value, json};
 
-use crate::world::{KUSTOMIZE, SOURCE, World, is_ready, ready};
+use crate::world::{Api, KUSTOMIZE, SOURCE, World, is_ready, ready};
 
 const REPO: [&str; 4] = [SOURCE, "GitRepository", "flux-system", "repo"];
 
@@ -50,6 +50,15 @@ impl World {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn heavy_a_source_that_fails_says_why_and_recovers() {
+    sources(Api::real().await).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_source_that_fails_says_why_and_recovers_on_the_small_api() {
+    sources(Api::small().await).await;
+}
+
+async fn sources(api: Api) {
     let folder = tempfile::tempdir().unwrap();
     let file = |path: &str, text: &str| {
         let at = folder.path().join(path);
@@ -72,7 +81,7 @@ async fn heavy_a_source_that_fails_says_why_and_recovers() {
         "other/x.yaml",
         "apiVersion: example.org/v1\nkind: Nothing\nmetadata: {name: x, namespace: default}\n",
     );
-    let world = World::of(folder.path()).await;
+    let world = World::of(api, folder.path()).await;
     let faults = world.operators.faults();
     world.apply(&repository()).await;
     let from = json!({"substituteFrom": [{"kind": "ConfigMap", "name": "variables"}]});
@@ -187,10 +196,13 @@ async fn heavy_a_source_that_fails_says_why_and_recovers() {
     world.says("app", "`nameSuffix` is not simulated").await;
 
     // The server is away for a while; then they go on.
+    faults.set(Fault::GitAuth);
+    source("authentication required").await;
+    faults.clear_all();
     faults.set(Fault::GitDown);
     source("dial tcp: lookup git.example.org").await;
     let mut world = world;
-    world.api.restart_api().await.unwrap();
+    world.api.restart().await;
     world.operators.faults().clear_all();
     std::fs::remove_file(folder.path().join("app/kustomization.yaml")).unwrap();
     world.until(REPO, is_ready).await;
@@ -202,8 +214,17 @@ async fn heavy_a_source_that_fails_says_why_and_recovers() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn heavy_secrets_of_the_bucket_open_with_the_right_key_only() {
+    secrets(Api::real().await).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn secrets_of_the_bucket_open_with_the_right_key_only_on_the_small_api() {
+    secrets(Api::small().await).await;
+}
+
+async fn secrets(api: Api) {
     let folder = tempfile::tempdir().unwrap();
-    let world = World::of(folder.path()).await;
+    let world = World::of(api, folder.path()).await;
     world
         .apply(&json!({"apiVersion": SOURCE, "kind": "Bucket",
         "metadata": {"name": "repo", "namespace": "flux-system"},
@@ -281,5 +302,19 @@ async fn heavy_secrets_of_the_bucket_open_with_the_right_key_only() {
         .await
         .unwrap();
     assert_eq!(secret["data"]["s3.conf"], "bWFkZSB1cA==");
+
+    // The store fails for a while: what was fetched stays.
+    for (fault, words) in [
+        (Fault::BucketAuth, "Access Denied"),
+        (Fault::BucketDown, "dial tcp: i/o timeout"),
+    ] {
+        world.operators.faults().set(fault);
+        let found = world
+            .until(bucket, |found| ready(found).2.contains(words))
+            .await;
+        assert!(found["status"]["artifact"]["revision"].is_string());
+        world.operators.faults().clear_all();
+        world.until(bucket, is_ready).await;
+    }
     world.stop().await;
 }

@@ -9,7 +9,7 @@ mod world;
 
 use serde_json::json;
 
-use self::world::{World, is_ready, ready};
+use self::world::{Api, World, is_ready, ready};
 
 /// What `flux/README.md` says becomes Ready by itself.
 const BY_THEMSELVES: [&str; 18] = [
@@ -37,7 +37,16 @@ const LATER: [&str; 4] = ["pg-db", "harbor", "saleor", "storefront"];
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn heavy_the_tree_becomes_ready_as_its_readme_says_and_waits_for_its_switches() {
-    let world = World::start().await;
+    tree(Api::real().await).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_tree_becomes_ready_as_its_readme_says_and_waits_for_its_switches_on_the_small_api() {
+    tree(Api::small().await).await;
+}
+
+async fn tree(api: Api) {
+    let world = World::start(api).await;
     world.bootstrap().await;
     for name in BY_THEMSELVES {
         let found = world
@@ -109,5 +118,6 @@ async fn heavy_the_tree_becomes_ready_as_its_readme_says_and_waits_for_its_switc
         "ghcr.io/saleor/saleor:3.22.17"
     );
     assert_eq!(world.get("apps/v1", "Deployment", "dsf", "dsf").await, None);
+    world.is_quiet().await;
     world.stop().await;
 }

@@ -6,7 +6,7 @@ use sandbox::operators::Fault;
 use sandbox::operators::app::{App, AppSettings};
 use serde_json::{Value, json};
 
-use crate::world::{HELM, SOURCE, World, client, is_ready, ready};
+use crate::world::{Api, HELM, SOURCE, World, client, is_ready, ready};
 
 /// The storefront's release as the tree has it, without what it stands on.
 fn release(name: &str, more: &Value) -> Value {
@@ -38,8 +38,8 @@ async fn page(app: &App) -> (u16, String) {
 }
 
 /// A world in which only our charts are there.
-async fn world() -> World {
-    let world = World::of(concat!(env!("CARGO_MANIFEST_DIR"), "/../..").as_ref()).await;
+async fn world(api: Api) -> World {
+    let world = World::of(api, concat!(env!("CARGO_MANIFEST_DIR"), "/../..").as_ref()).await;
     world
         .secret("git", &[("username", "git"), ("password", "token-1")])
         .await;
@@ -57,7 +57,17 @@ async fn world() -> World {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn heavy_a_storefront_that_does_not_run_is_rolled_back_and_visitors_notice_nothing() {
-    let started = world().await;
+    rollback(Api::real().await).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_storefront_that_does_not_run_is_rolled_back_and_visitors_notice_nothing_on_the_small_api()
+ {
+    rollback(Api::small().await).await;
+}
+
+async fn rollback(api: Api) {
+    let started = world(api).await;
     let world = &started;
     let marker = Arc::new(Mutex::new(None));
     let data = Arc::clone(&marker);
@@ -158,7 +168,17 @@ async fn heavy_a_storefront_that_does_not_run_is_rolled_back_and_visitors_notice
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn heavy_a_release_that_is_retried_goes_on_and_one_that_is_not_wants_to_be_reset() {
-    let world = world().await;
+    retries(Api::real().await).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_release_that_is_retried_goes_on_and_one_that_is_not_wants_to_be_reset_on_the_small_api()
+{
+    retries(Api::small().await).await;
+}
+
+async fn retries(api: Api) {
+    let world = world(api).await;
     let faults = world.operators.faults();
     faults.set(Fault::ReleaseFails("slr/slr".into()));
     faults.set(Fault::ReleaseFails("dsf/dsf".into()));
@@ -255,5 +275,31 @@ async fn heavy_a_release_that_is_retried_goes_on_and_one_that_is_not_wants_to_be
         .until(dsf, |found| found["status"]["lastHandledForceAt"] == "3")
         .await;
     assert_eq!(found["status"]["history"][0]["version"], version + 1);
+
+    // Values that it does not see, and charts that are not there.
+    faults.set(Fault::ValuesStuck("dsf/dsf".into()));
+    world
+        .cluster
+        .patch("test", &object, &ask(&["requestedAt"], "4"))
+        .await
+        .unwrap();
+    world.release_is("dsf", "dsf", "ValuesError").await;
+    faults.clear_all();
+    world.until(dsf, is_ready).await;
+    faults.set(Fault::ChartsDown);
+    world.apply(&json!({"apiVersion": SOURCE, "kind": "HelmRepository",
+        "metadata": {"name": "charts", "namespace": "dsf"}, "spec": {"url": "https://charts.example.org", "interval": "1h"}})).await;
+    let mut other = release("other", &json!({"valuesFrom": []}));
+    other["metadata"]["namespace"] = "dsf".into();
+    other["spec"]["chart"]["spec"] = json!({"chart": "pg-operator", "version": "2.8.0",
+        "sourceRef": {"kind": "HelmRepository", "name": "charts"}});
+    world.apply(&other).await;
+    let found = world.release_is("dsf", "other", "SourceNotReady").await;
+    assert_eq!(
+        ready(&found).2,
+        "HelmChart 'dsf/dsf-other' is not ready: no artifact available for HelmRepository source 'charts'"
+    );
+    faults.clear_all();
+    world.release_is("dsf", "other", "InstallSucceeded").await;
     world.stop().await;
 }

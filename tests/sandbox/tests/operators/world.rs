@@ -8,6 +8,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use kube::Client;
 use sandbox::kube_api::KubeApi;
+use sandbox::kube_sim::KubeSim;
 use sandbox::operators::flux::{self, Files, Login, Settings, sealed};
 use sandbox::operators::kubelet::Kubelet;
 use sandbox::operators::{Cluster, Operators, Pace};
@@ -22,9 +23,47 @@ pub(crate) const KUSTOMIZE: &str = "kustomize.toolkit.fluxcd.io/v1";
 pub(crate) const HELM: &str = "helm.toolkit.fluxcd.io/v2";
 pub(crate) const SOURCE: &str = "source.toolkit.fluxcd.io/v1";
 
+/// What answers: the real thing, or the sandbox's own. Everything holds on both.
+pub(crate) enum Api {
+    Real(Box<KubeApi>),
+    Small(Arc<KubeSim>),
+}
+
+impl Api {
+    pub(crate) async fn real() -> Self {
+        Self::Real(Box::new(KubeApi::start().await.unwrap()))
+    }
+
+    pub(crate) async fn small() -> Self {
+        Self::Small(KubeSim::start().await.unwrap())
+    }
+
+    fn conf(&self) -> String {
+        match self {
+            Self::Real(api) => api.admin_conf().unwrap(),
+            Self::Small(api) => api.direct_conf(),
+        }
+    }
+
+    /// Dies and comes back with all it knew.
+    pub(crate) async fn restart(&mut self) {
+        match self {
+            Self::Real(api) => api.restart_api().await.unwrap(),
+            Self::Small(api) => api.restart(Duration::from_millis(300)).await.unwrap(),
+        }
+    }
+
+    async fn stop(self) {
+        match self {
+            Self::Real(api) => api.stop().await.unwrap(),
+            Self::Small(api) => api.stop(),
+        }
+    }
+}
+
 /// A cluster on which Flux was bootstrapped.
 pub(crate) struct World {
-    pub(crate) api: KubeApi,
+    pub(crate) api: Api,
     pub(crate) cluster: Cluster,
     pub(crate) operators: Operators,
     pub(crate) age: String,
@@ -32,13 +71,12 @@ pub(crate) struct World {
 
 impl World {
     /// A cluster with Flux' components, and operators that run; nothing of the tree is there yet.
-    pub(crate) async fn start() -> Self {
-        Self::of(concat!(env!("CARGO_MANIFEST_DIR"), "/../..").as_ref()).await
+    pub(crate) async fn start(api: Api) -> Self {
+        Self::of(api, concat!(env!("CARGO_MANIFEST_DIR"), "/../..").as_ref()).await
     }
 
     /// The same, with another folder as the repository.
-    pub(crate) async fn of(repository: &Path) -> Self {
-        let api = KubeApi::start().await.unwrap();
+    pub(crate) async fn of(api: Api, repository: &Path) -> Self {
         let client = client(&api);
         let cluster = Cluster::new(client.clone());
         let (age, recipient) = sealed::age_key();
@@ -191,10 +229,42 @@ impl World {
         self.until(which, |found| ready(found).1 == reason).await
     }
 
+    /// Nothing is written any more as long as nothing happens: what was wanted once is not wanted again each tick.
+    pub(crate) async fn is_quiet(&self) {
+        let versions = async || {
+            let mut all = Vec::new();
+            for (api, kind) in [
+                ("v1", "Pod"),
+                ("v1", "Secret"),
+                ("apps/v1", "Deployment"),
+                ("apps/v1", "StatefulSet"),
+                (HELM, "HelmRelease"),
+            ] {
+                for object in self.cluster.list(api, kind).await.unwrap() {
+                    let metadata = &object["metadata"];
+                    let version = &metadata["resourceVersion"];
+                    all.push(format!("{kind} {}: {version}", metadata["name"]));
+                }
+            }
+            all
+        };
+        let (mut before, mut since) = (versions().await, self.operators.ticks());
+        let quiet = tokio::time::timeout(DEADLINE, async {
+            while self.operators.ticks() < since + 10 {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+                let now = versions().await;
+                if now != before {
+                    (before, since) = (now, self.operators.ticks());
+                }
+            }
+        });
+        quiet.await.expect("something is written again and again");
+    }
+
     /// Ends everything.
     pub(crate) async fn stop(self) {
         self.operators.stop().await;
-        self.api.stop().await.unwrap();
+        self.api.stop().await;
     }
 }
 
@@ -213,7 +283,7 @@ pub(crate) fn is_ready(object: &Value) -> bool {
     ready(object).0 == "True" && object["status"]["observedGeneration"] == *generation
 }
 
-pub(crate) fn client(api: &KubeApi) -> Client {
-    let config = Kubeconfig::parse(&api.admin_conf().unwrap(), "admin.conf").unwrap();
+pub(crate) fn client(api: &Api) -> Client {
+    let config = Kubeconfig::parse(&api.conf(), "admin.conf").unwrap();
     direct(&config, Dialer::direct()).unwrap()
 }

@@ -1,5 +1,8 @@
 //! Flux' controllers for sources, Kustomizations and HelmReleases, as far as a recovery meets them.
 //!
+//! They are three [`Controller`]s ([`controllers`]), to be run beside a [`super::kubelet::Kubelet`] by
+//! [`super::Operators::start`] with what is outside of the cluster ([`Settings`]).
+//!
 //! They behave as Flux 2.9 does: conditions, reasons, words, what makes them look at once and what they wait for, and
 //! when they give up. Strict substitution is on. What is simplified:
 //!

@@ -1,7 +1,7 @@
 //! What charts become. No template is run: a function makes the objects that matter in the sandbox, from the same
 //! values that the real chart would be given.
 //!
-//! Ours ([`apps`]) are rendered in full. Of others' ([`payload`]) there is what later objects or readers need: the
+//! Ours (`apps`) are rendered in full. Of others' (`payload`) there is what later objects or readers need: the
 //! kinds that they define, what helm and health checks wait for, and the services that are named elsewhere.
 
 mod apps;
@@ -33,6 +33,8 @@ pub struct Release<'a> {
 /// A release's objects, or what Helm would say of its templates.
 type Objects = Result<Vec<Value>, String>;
 
+type Plain = fn(&Release<'_>) -> Objects;
+
 /// Makes a release's objects; the error is what Helm would say of its templates.
 pub type Render = Arc<dyn Fn(&Release<'_>) -> Result<Vec<Value>, String> + Send + Sync>;
 
@@ -54,7 +56,7 @@ impl Charts {
 impl Default for Charts {
     /// Those of our tree.
     fn default() -> Self {
-        let all: [(&str, fn(&Release<'_>) -> Objects); 14] = [
+        let all: [(&str, Plain); 13] = [
             ("slr", apps::slr),
             ("dsf", apps::dsf),
             ("pg-operator", payload::pg_operator),
@@ -68,7 +70,6 @@ impl Default for Charts {
             ("harbor", payload::harbor),
             ("redis-operator", payload::redis_operator),
             ("redis-replication", payload::redis_replication),
-            ("empty", |_| Ok(Vec::new())),
         ];
         let all = all.map(|(name, render)| (name.to_owned(), Arc::new(render) as Render));
         Self(all.into())

@@ -2,10 +2,10 @@
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-use crate::operators::api::{name, namespace};
+use crate::operators::api::{name, namespace, without_nulls};
 use crate::operators::{Fault, Tick};
 
 /// The values of a HelmRelease. The inner error is for its status.
@@ -89,17 +89,6 @@ pub(super) fn coalesce(defaults: &Value, values: &Value) -> Value {
     let mut all = defaults.clone();
     overlay(&mut all, values);
     without_nulls(&all)
-}
-
-fn without_nulls(value: &Value) -> Value {
-    match value {
-        Value::Object(fields) => {
-            let fields = fields.iter().filter(|(_, value)| !value.is_null());
-            let fields = fields.map(|(key, value)| (key.clone(), without_nulls(value)));
-            Value::Object(fields.collect::<Map<_, _>>())
-        }
-        other => other.clone(),
-    }
 }
 
 /// Sets one value by a path with dots, as `--set` does.

@@ -109,7 +109,7 @@ impl Kustomize {
         } else {
             return Ok(());
         };
-        let status = status(object, &outcome, notes, tick);
+        let status = status(object, &outcome, notes);
         let cluster = &tick.cluster;
         let written = cluster.set_status(MANAGER_OF_STATUS, object, &status);
         written.await?;
@@ -128,7 +128,7 @@ impl Kustomize {
     }
 }
 
-fn status(object: &Value, outcome: &Outcome, notes: Notes, tick: &Tick) -> Value {
+fn status(object: &Value, outcome: &Outcome, notes: Notes) -> Value {
     let mut conditions = Conditions::of(object);
     let mut status = Value::Object(notes);
     let timeout = words(timeout(object));
@@ -178,7 +178,6 @@ fn status(object: &Value, outcome: &Outcome, notes: Notes, tick: &Tick) -> Value
             status["observedGeneration"] = object["metadata"]["generation"].clone();
         }
     }
-    tracing::trace!(tick = tick.number, object = name(object), "reconciled");
     if let Some(asked) = requested(object) {
         status["lastHandledReconcileAt"] = asked.into();
     }
