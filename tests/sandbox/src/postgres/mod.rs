@@ -16,6 +16,7 @@ mod query;
 mod reply;
 mod server;
 mod sql;
+mod value;
 
 pub use data::{Content, Data, Disk, Disks, Role, Table};
 pub use server::{Server, Tls};
