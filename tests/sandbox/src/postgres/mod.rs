@@ -5,7 +5,7 @@
 //! one.
 //!
 //! Simplified: a table is a list of moments, one a row, in one column; nothing is written through SQL. It knows the
-//! queries by which people look what a restore brought back ([`query`]): what is no SQL, or names what does not exist,
+//! queries by which people look what a restore brought back: what is no SQL, or names what does not exist,
 //! gets PostgreSQL's error, and SQL that is not played here gets one that says so (`0A000`). Every commit is
 //! durable and has a timestamp, if the data directory says that it keeps them.
 
@@ -16,6 +16,7 @@ mod query;
 mod reply;
 mod server;
 mod sql;
+mod value;
 
 pub use data::{Content, Data, Disk, Disks, Role, Table};
 pub use server::{Server, Tls};

@@ -2,8 +2,9 @@
 
 use bytes::{BufMut, BytesMut};
 
-use super::query::{Field, Type, Value, text};
+use super::query::Field;
 use super::sql::SqlError;
+use super::value::{Type, Value, text};
 
 /// PostgreSQL counts from here.
 const EPOCH: i64 = 946_684_800;

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::cluster::Inner;
 use super::job::{self, phase};
-use super::json::{is_true, now, number, owner, text};
+use super::json::{now, number, owner, text};
 use super::repository::Repository;
 use super::source::own;
 use super::{Fault, MANAGER, Percona, pgbackrest};
@@ -295,8 +295,4 @@ fn repositories(inner: &mut Inner) {
         }
     }
     inner.status["pgbackrest"]["repos"] = repos.into();
-    debug_assert!(
-        is_true(&inner.status, "PGBackRestRepoHostReady"),
-        "it was just set"
-    );
 }
