@@ -8,8 +8,12 @@ use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use e2e::harness::kinds::{SPEC, scenario};
+use e2e::harness::outcome::Outcome;
+use e2e::harness::place::Place;
 use e2e::harness::point::Call;
 use e2e::harness::tap::{Blow, KubeEar, Tap};
+use e2e::recovery::begin;
 use jobs::record::{Address, LbRule, LoadBalancerRecord, NodeRecord};
 use sandbox::hosts::simulated::{Play, SimulatedHosts};
 use sandbox::hosts::{Boot, Hosts};
@@ -220,6 +224,11 @@ async fn a_worker_comes_to_the_api_through_any_master_that_leads_to_it() {
     scene.hosts.kubespray(Play::default());
     scene.hosts.destroy("m1").await.unwrap();
     answers(&objects).await;
+    let ready = |node: &str| {
+        let node = scene.api.get("Node", "", node).unwrap();
+        node["status"]["conditions"][0]["status"].clone()
+    };
+    assert_eq!([ready("m1"), ready("m2")], ["Unknown", "True"]);
     scene.objects().await.get(&map("1")).await.unwrap().unwrap();
 
     // Whoever is no master leads nowhere.
@@ -232,6 +241,67 @@ async fn a_worker_comes_to_the_api_through_any_master_that_leads_to_it() {
             ..
         })
     ));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_kubespray_installs_is_a_cluster_and_a_removed_node_is_none_of_it_any_more() {
+    worker::install_crypto();
+    let place = Place::new().await.unwrap();
+    let lease = Duration::from_secs(10);
+    let worker = place.worker(&Tap::listening(), lease, None).await.unwrap();
+    let plan = scenario("remove-node").unwrap().plan;
+    let store = place.store().await.unwrap();
+    let begun = begin(&store, &place.queue, SPEC, Some(plan)).await.unwrap();
+    begun.finished(DEADLINE * 4).await.unwrap();
+    worker.kill();
+    let [api] = &place.hosts.kubes()[..] else {
+        panic!("there is one cluster");
+    };
+    let master = api.get("Node", "", "demo-master-1").unwrap();
+    let role = "node-role.kubernetes.io/control-plane";
+    assert_eq!(master["metadata"]["labels"][role], "");
+    assert_eq!(master["status"]["nodeInfo"]["kubeletVersion"], "v1.33.7");
+    let worker = api.get("Node", "", "demo-cache-1").unwrap();
+    assert_eq!(worker["metadata"]["labels"]["cachenode"], "yes");
+    let taint = json!([{"key": "cachetaint", "value": "yes", "effect": "NoSchedule"}]);
+    assert_eq!(worker["spec"]["taints"], taint);
+    assert_eq!(api.get("Node", "", "demo-spare-1"), None);
+    assert!(place.hosts.kube("demo-spare-1").is_none());
+    let conf = place
+        .hosts
+        .file("demo-master-1", "/etc/kubernetes/admin.conf");
+    assert_eq!(conf.unwrap(), api.admin_conf().into_bytes());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_world_of_the_harness_is_given_kubernetes_without_kubespray_and_copied_with_it() {
+    worker::install_crypto();
+    let place = Place::new().await.unwrap();
+    let lease = Duration::from_secs(10);
+    let worker = place.worker(&Tap::listening(), lease, None).await.unwrap();
+    let plan = scenario("add-user").unwrap().plan;
+    let store = place.store().await.unwrap();
+    let begun = begin(&store, &place.queue, SPEC, Some(plan)).await.unwrap();
+    begun.finished(DEADLINE * 4).await.unwrap();
+    worker.kill();
+    assert!(place.hosts.kubes().is_empty());
+    let api = place.install_kubernetes(SPEC).unwrap();
+    for node in ["demo-master-1", "demo-cache-1", "demo-spare-1"] {
+        assert!(api.get("Node", "", node).is_some(), "{node}");
+        assert!(Arc::ptr_eq(&place.hosts.kube(node).unwrap(), &api));
+    }
+    assert!(place.hosts.kube("demo-bastion-1").is_none());
+    let before = Outcome::of(&place).unwrap();
+    let copy = place.copy().await.unwrap();
+    let object = json!({"apiVersion": "v1", "kind": "ConfigMap",
+        "metadata": {"name": "x", "namespace": "default"}});
+    copy.hosts.kubes()[0].put(object).unwrap();
+    assert_eq!(Outcome::of(&place).unwrap(), before);
+    let more = Outcome::of(&copy).unwrap().difference(&before);
+    let made = more
+        .iter()
+        .any(|line| line.starts_with("+ kube: ConfigMap default/x"));
+    assert!(made, "{more:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -1,4 +1,7 @@
 //! The default run: one recovery by the real `rekindle`, in this process, and a look at the result.
+//!
+//! On in-process hosts it goes all the way, from nothing but the bucket to an application that answers with its
+//! data. On real ones it ends with the machines: there Kubernetes would want an image of hundreds of megabytes.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -10,14 +13,16 @@ use comfy_table::{Table, presets};
 use jobs::ids::ClusterName;
 use jobs::keys;
 use jobs::record::{NodeRecord, VolumeRecord};
+use jobs::secrets::Identity;
 use sandbox::clo::{ServerStatus, VolumeStatus};
+use sandbox::payload::{Estate, Payload, ROWS};
 use sandbox::say::line;
 use sandbox::world::{Options, Sandbox};
 use serde_json::Value;
 use worker::ssh::HostExt;
 
-/// The reference cluster.
-const SPEC: &str = include_str!("../../../deploy/examples/cluster.yaml");
+/// The reference cluster's machines.
+const MACHINES: &str = include_str!("../../../deploy/examples/cluster.yaml");
 const CLUSTER: &str = "test";
 
 /// Runs it, and takes the world down whatever happens.
@@ -61,31 +66,86 @@ fn describe(sandbox: &Sandbox) {
 }
 
 async fn acts(sandbox: &Sandbox, disaster: bool) -> anyhow::Result<()> {
-    recover(sandbox, "first").await?;
-    let report = check(sandbox).await?;
-    let copy = save(&report)?;
+    let whole = match &sandbox.simulated {
+        Some(_) => Some(Whole::begin(sandbox).await?),
+        None => None,
+    };
+    recover(sandbox, "first", whole.as_ref()).await?;
+    let mut report = check(sandbox, whole.as_ref()).await?;
     if disaster {
         line(
             "\nThe disaster: a file on every data disk, then all servers are destroyed. The volumes stay.\n",
         );
         write_canaries(sandbox).await?;
         sandbox.clo.destroy_all_servers().await;
-        recover(sandbox, "second").await?;
-        check(sandbox).await?;
+        recover(sandbox, "second", whole.as_ref()).await?;
+        report = check(sandbox, whole.as_ref()).await?;
         let found = read_canaries(sandbox).await?;
         line(&format!("{found} of {found} files are still there."));
     }
+    let copy = save(sandbox, &report)?;
     line(&format!("\nReport: {}", copy.display()));
     Ok(())
 }
 
+/// What a recovery to the very end begins with, and what lives on the cluster.
+#[derive(Debug)]
+struct Whole {
+    estate: Estate,
+    payload: Payload,
+}
+
+impl Whole {
+    async fn begin(sandbox: &Sandbox) -> anyhow::Result<Self> {
+        line(
+            "A database lives, is backed up into the bucket, is used on, and is lost with its cluster …\n",
+        );
+        let estate = Estate::leave(sandbox).await?;
+        let payload = Payload::follow(sandbox, &estate)?;
+        line(
+            "Kubernetes, Flux, Percona's operator, PostgreSQL and the shop are played by small stand-ins: an API server,\n\
+             operators and servers in this process, written from the real ones' code.\n",
+        );
+        Ok(Self { estate, payload })
+    }
+
+    /// What the recovery is given beside the machines: secrets as files, and the keys to seal and open them.
+    fn flags(&self, folder: &Path) -> anyhow::Result<Vec<OsString>> {
+        let identity = Identity::generate();
+        let write = |name: &str, text: &str| {
+            let path = folder.join(name);
+            std::fs::write(&path, text).with_context(|| format!("write {}", path.display()))?;
+            anyhow::Ok(path)
+        };
+        let mut flags: Vec<OsString> = vec![
+            "--recipient".into(),
+            identity.recipient().to_string().into(),
+            "--age-identity-file".into(),
+            write("worker.age", identity.to_file().reveal())?.into(),
+            "--flux".into(),
+            Estate::flux_folder().into(),
+            // Simulated hosts run nothing of it.
+            "--runner".into(),
+            write("rekindle-runner", "a runner\n")?.into(),
+        ];
+        for (name, value) in self.estate.secrets() {
+            let path = write(&format!("{name}.secret"), &value)?;
+            let mut secret = OsString::from(format!("{name}=@"));
+            secret.push(path);
+            flags.extend(["--secret".into(), secret]);
+        }
+        Ok(flags)
+    }
+}
+
 /// `rekindle recover … --here`, as a person would type it.
-async fn recover(sandbox: &Sandbox, key: &str) -> anyhow::Result<()> {
+async fn recover(sandbox: &Sandbox, key: &str, whole: Option<&Whole>) -> anyhow::Result<()> {
     let folder = tempfile::tempdir()?;
     let spec = folder.path().join("cluster.yaml");
-    std::fs::write(&spec, SPEC)?;
+    std::fs::write(&spec, whole.map_or(MACHINES, |whole| whole.estate.spec()))?;
+    let example = whole.map_or("cluster.yaml", |_| "cluster-complete.yaml");
     line(&format!(
-        "$ rekindle recover --cluster {CLUSTER} --spec deploy/examples/cluster.yaml --key {key} --here --wait\n"
+        "$ rekindle recover --cluster {CLUSTER} --spec deploy/examples/{example} --key {key} --here --wait\n"
     ));
     let words = [
         "rekindle",
@@ -106,13 +166,29 @@ async fn recover(sandbox: &Sandbox, key: &str) -> anyhow::Result<()> {
         args.push(flag_of(name).into());
         args.push(value.into());
     }
-    let code = tokio::task::spawn_blocking(move || enqueue::run(args)).await?;
+    if let Some(whole) = whole {
+        args.extend(whole.flags(folder.path())?);
+    }
+    let code = run_like_a_program(args).await?;
+    let stuck = whole.map_or_else(String::new, |whole| whole.payload.errors());
     ensure!(
         code == enqueue::ExitCode::Done,
-        "the recovery ended with exit code {}",
+        "the recovery ended with exit code {}\n{stuck}",
         code as u8
     );
     Ok(())
+}
+
+/// `rekindle` in this process, with the stack that a program's main thread has: in a build without optimisation
+/// the definition of its command line alone takes more than a thread of ours gets.
+async fn run_like_a_program(args: Vec<OsString>) -> anyhow::Result<enqueue::ExitCode> {
+    let (ended, code) = tokio::sync::oneshot::channel();
+    std::thread::Builder::new()
+        .name("rekindle".into())
+        .stack_size(8 << 20)
+        .spawn(move || ended.send(enqueue::run(args)))
+        .context("start a thread")?;
+    code.await.context("rekindle ended without a word")
 }
 
 /// Every setting has a flag called like its variable, but for a few that are shorter.
@@ -122,7 +198,7 @@ fn flag_of(variable: &str) -> String {
 }
 
 /// Looks at the cloud and the report, prints what stands, and fails when something is missing.
-async fn check(sandbox: &Sandbox) -> anyhow::Result<Value> {
+async fn check(sandbox: &Sandbox, whole: Option<&Whole>) -> anyhow::Result<Value> {
     let cluster = ClusterName::new(CLUSTER)?;
     let store = sandbox.store().await?;
     let recoveries = store.list_folders(&keys::recoveries(&cluster)).await?;
@@ -221,11 +297,38 @@ async fn check(sandbox: &Sandbox) -> anyhow::Result<Value> {
         report["verdict"] == "passed",
         "the report's verdict should be `passed`"
     );
+    if let Some(whole) = whole {
+        check_data(&whole.payload, &report)?;
+    }
     Ok(report)
 }
 
+/// The database and the shop, seen from their own side.
+fn check_data(payload: &Payload, report: &Value) -> anyhow::Result<()> {
+    let rows = payload.rows().context("the database should run")?;
+    let kube = payload.kube().context("the cluster should have an API")?;
+    let available = |namespace: &str, name: &str| {
+        let found = kube.get("Deployment", namespace, name);
+        found.is_some_and(|found| found["status"]["availableReplicas"].as_u64() > Some(0))
+    };
+    line(&format!(
+        "{rows} rows of a lost database are back, half of them younger than its backup, from {}; the shop answers; RPO {} s",
+        report["backup"]["from"], report["rpo"]["actual_seconds"],
+    ));
+    ensure!(rows == 2 * ROWS, "{} rows should be back", 2 * ROWS);
+    ensure!(
+        payload.destroyed() == 0,
+        "a living database was written over"
+    );
+    ensure!(
+        available("slr", "slr-api") && available("dsf", "dsf"),
+        "the applications should be thawed"
+    );
+    Ok(())
+}
+
 /// Copies the report to where people find it.
-fn save(report: &Value) -> anyhow::Result<PathBuf> {
+fn save(sandbox: &Sandbox, report: &Value) -> anyhow::Result<PathBuf> {
     let here = Path::new("Cargo.toml").exists();
     let folder = if here {
         PathBuf::from("target/sandbox/last")
@@ -236,6 +339,14 @@ fn save(report: &Value) -> anyhow::Result<PathBuf> {
     let path = folder.join("report.json");
     std::fs::write(&path, serde_json::to_vec_pretty(report)?)
         .with_context(|| format!("write {}", path.display()))?;
+    let id = jobs::ids::RecoveryId::new(report["recovery"].as_str().unwrap_or_default())?;
+    let page = keys::report_page(&ClusterName::new(CLUSTER)?, &id);
+    let page = sandbox
+        .s3
+        .object(&page)
+        .context("the recovery has no page")?;
+    let path = folder.join("report.html");
+    std::fs::write(&path, page).with_context(|| format!("write {}", path.display()))?;
     Ok(path)
 }
 

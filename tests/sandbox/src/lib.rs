@@ -7,6 +7,7 @@ pub mod kube_api;
 pub mod kube_sim;
 pub mod net;
 pub mod operators;
+pub mod payload;
 pub mod postgres;
 pub mod registry;
 pub mod s3;

@@ -11,8 +11,8 @@ use sandbox::world::{HostKind, Options};
 mod demo;
 mod up;
 
-/// The world of Rekindle on one machine: S3, a cloud, a network, and hosts. Without a command it
-/// runs a whole recovery of the reference cluster (17 nodes) in it and checks the result.
+/// The world of Rekindle on one machine: S3, a cloud, a network, hosts, and what runs on a cluster. Without a command
+/// it runs a whole recovery of the reference cluster (17 nodes) in it and checks the result.
 #[derive(Debug, Parser)]
 #[command(name = "sandbox", version)]
 struct Cli {
@@ -40,8 +40,9 @@ enum Command {
 
 #[derive(Debug, Clone, Args)]
 struct WorldArgs {
-    /// The hosts: `best` takes Linux namespaces where this machine can have them (root, debootstrap)
-    #[arg(long, value_enum, default_value_t = Hosts::Best)]
+    /// The hosts: in this process, where a recovery goes to the thawed application; or Linux namespaces (root,
+    /// debootstrap), where it ends with the machines; `best` takes namespaces where this machine can have them
+    #[arg(long, value_enum, default_value_t = Hosts::InProcess)]
     hosts: Hosts,
     /// Milliseconds that the cloud takes to build a server, beside the host's own boot
     #[arg(long, default_value_t = 2000)]

@@ -385,9 +385,12 @@ fn random(text: &str) -> usize {
     if hex >= 20 {
         return hex + version(&text[hex..]);
     }
-    let key = run(&|c| c.is_ascii_alphanumeric() || "+/=".contains(c));
-    if text.starts_with("AAAA") && key > 40 {
-        return key;
+    // Looked at only there: it is as long as a kubeconfig's certificates.
+    if text.starts_with("AAAA") {
+        let key = run(&|c| c.is_ascii_alphanumeric() || "+/=".contains(c));
+        if key > 40 {
+            return key;
+        }
     }
     let time = run(&|c| c.is_ascii_digit() || "-:.TZ".contains(c));
     if time >= 20 && text.as_bytes()[4] == b'-' && text.as_bytes()[10] == b'T' {

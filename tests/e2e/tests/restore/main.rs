@@ -4,10 +4,15 @@
 
 mod world;
 
+use std::time::Duration;
+
 use anyhow::ensure;
+use e2e::lab::{LONG, steps_are_recorded_once, until};
+use e2e::recovery::Begun;
 use jobs::ids::StepKey;
 use jobs::message::{Backup, Job, Restore};
 use jobs::record::JobRecord;
+use sandbox::kube_sim::KubeFault;
 use sandbox::operators::percona::Fault;
 use serde_json::{Value, json};
 
@@ -188,19 +193,31 @@ async fn what_cannot_be_restored_is_refused_before_anything_is_touched() -> anyh
 #[tokio::test(flavor = "multi_thread")]
 async fn a_database_that_lives_is_never_restored_over() -> anyhow::Result<()> {
     let scene = Scene::new().await?;
-    scene.done(restore()).await?;
-    let (before, rows) = (scene.database().await?, scene.rows());
+    scene.make_a_new_database().await?;
+    let source = scene.source();
     let switch = scene.switch("pg", "pg-db-values-switch");
-    // One that was restored itself.
     let (_, why) = scene.fails(&scene.spec(), restore()).await?;
     assert!(why.contains("PerconaPGCluster pg/pg-db is there"), "{why}");
-    // One that was never made from a backup.
-    let mut object = scene.sim.get("PerconaPGCluster", "pg", "pg-db").unwrap();
-    object["status"]["pgbackrest"]["restore"] = Value::Null;
-    drop(object);
+    assert!(why.contains("it was not made from a backup"), "{why}");
+    assert_eq!(scene.database().await?, None);
+    assert_eq!(scene.switch("pg", "pg-db-values-switch"), switch);
+    assert_eq!((scene.rows(), scene.destroyed()), (1, 0));
+    nothing_is_taken_for_restored(&scene, &source).await?;
+    scene.lab.sandbox.stop().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_restored_once_is_not_taken_for_another_restore() -> anyhow::Result<()> {
+    let scene = Scene::new().await?;
+    scene.done(restore()).await?;
+    let before = scene.database().await?;
+    let switch = scene.switch("pg", "pg-db-values-switch");
+    let (_, why) = scene.fails(&scene.spec(), restore()).await?;
+    assert!(why.contains("it was restored before"), "{why}");
+    // The record still says which repository the living one writes.
     assert_eq!(scene.database().await?, before);
     assert_eq!(scene.switch("pg", "pg-db-values-switch"), switch);
-    assert_eq!((scene.rows(), scene.destroyed()), (rows, 0));
+    assert_eq!((scene.rows(), scene.destroyed()), (ROWS, 0));
     assert!(!scene.is_frozen());
     scene.lab.sandbox.stop().await
 }
@@ -224,7 +241,7 @@ async fn what_is_missing_in_the_cluster_is_named_and_waited_for() -> anyhow::Res
     assert_eq!(scene.switch("pg", "pg-db-values-switch"), None);
     assert!(scene.is_frozen());
     scene.sim.put(secret)?;
-    begun.finished(e2e::lab::LONG).await?;
+    begun.finished(LONG).await?;
     assert_eq!(scene.rows(), ROWS);
     worker.stop().await?;
     scene.lab.sandbox.stop().await
@@ -236,19 +253,73 @@ async fn a_worker_that_dies_again_and_again_restores_once() -> anyhow::Result<()
     let begun = scene.begin(&scene.spec(), restore()).await?;
     for key in ["freeze/slr", "values", "restored", "data", "running"] {
         let worker = scene.worker().await?;
-        e2e::lab::until(key, async || {
-            let record = begun.record(JOB).await?;
-            let key = StepKey::new(key)?;
-            Ok(record.is_some_and(|record| record.steps.contains_key(&key)))
-        })
-        .await?;
+        reaches(&begun, key).await?;
         worker.kill();
     }
     let worker = scene.worker().await?;
-    begun.finished(e2e::lab::LONG).await?;
+    begun.finished(LONG).await?;
     worker.stop().await?;
-    e2e::lab::steps_are_recorded_once(&scene.lab, &begun).await?;
+    steps_are_recorded_once(&scene.lab, &begun).await?;
     assert_eq!((scene.rows(), scene.destroyed()), (ROWS, 0));
     assert!(!scene.is_frozen());
     scene.lab.sandbox.stop().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn writes_that_fail_or_whose_answers_are_lost_are_made_once() -> anyhow::Result<()> {
+    let scene = Scene::new().await?;
+    let place = |namespace: &str| format!("/api/v1/namespaces/{namespace}/configmaps");
+    let (pg, slr) = (place("pg"), place("slr"));
+    for fault in [
+        KubeFault::on("POST", &slr).cut(),
+        KubeFault::on("POST", &pg).after().cut(),
+        KubeFault::on("PATCH", &format!("{pg}/pg-db-values-switch")).after(),
+        KubeFault::on("PATCH", &format!("{slr}/slr-values-switch")).unavailable(),
+    ] {
+        scene.sim.faults().add(fault);
+    }
+    let begun = scene.begin(&scene.spec(), restore()).await?;
+    let worker = scene.worker().await?;
+    // The API server itself goes away for a while, in the middle of it.
+    reaches(&begun, "values").await?;
+    scene.sim.restart(Duration::from_millis(300)).await?;
+    begun.finished(LONG).await?;
+    worker.stop().await?;
+
+    assert_eq!(scene.sim.faults().unused(), Vec::<String>::new());
+    let wrote = |method: &str, path: &str| {
+        let log = scene.sim.log();
+        let ours = log.iter().filter(|asked| {
+            let good = asked.arrived && asked.method == method && asked.path.starts_with(path);
+            good && asked.user == "kubernetes-admin" && matches!(asked.code, 200 | 201 | 500)
+        });
+        ours.count()
+    };
+    // The source is written once and taken away once: a second text would start the restore again.
+    assert_eq!((wrote("POST", &pg), wrote("PATCH", &pg)), (1, 1));
+    assert_eq!((wrote("POST", &slr), wrote("PATCH", &slr)), (1, 1));
+    assert_eq!((scene.rows(), scene.destroyed()), (ROWS, 0));
+    assert!(!scene.is_frozen());
+    scene.lab.sandbox.stop().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_with_another_authority_is_not_asked() -> anyhow::Result<()> {
+    let scene = Scene::new().await?;
+    let source = scene.source();
+    scene.expect_another_authority()?;
+    let (_, why) = scene.fails(&scene.spec(), restore()).await?;
+    assert!(why.contains("trust the database at"), "{why}");
+    nothing_is_taken_for_restored(&scene, &source).await?;
+    scene.lab.sandbox.stop().await
+}
+
+/// Waits until a step is on record.
+async fn reaches(begun: &Begun, step: &str) -> anyhow::Result<()> {
+    until(step, async || {
+        let record = begun.record(JOB).await?;
+        let key = StepKey::new(step)?;
+        Ok(record.is_some_and(|record| record.steps.contains_key(&key)))
+    })
+    .await
 }

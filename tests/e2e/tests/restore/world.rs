@@ -153,7 +153,8 @@ impl Scene {
         let name = job.name().to_string();
         let begun = self.begin(spec, job).await?;
         let worker = self.worker().await?;
-        let record = begun.reaches(&name, &[Status::Failed], LONG).await;
+        let stuck = [Status::Failed, Status::NeedsApproval];
+        let record = begun.reaches(&name, &stuck, LONG).await;
         let record = record.with_context(|| self.errors())?;
         worker.stop().await?;
         let why = record.failure.as_ref().context("it failed")?.to_string();
@@ -211,6 +212,34 @@ impl Scene {
             .get(DISK)
             .data()
             .map_or(0, sandbox::postgres::Data::rows)
+    }
+
+    /// Makes the database as Flux does when nobody restores: new and empty. Somebody writes a row into it.
+    pub(crate) async fn make_a_new_database(&self) -> anyhow::Result<()> {
+        let values =
+            json!({"backups": {"pgbackrest": {"global": {"repo1-path": "/pgbackrest/new"}}}});
+        self.sim
+            .put(json!({"apiVersion": "v1", "kind": "ConfigMap",
+            "metadata": {"namespace": "pg", "name": "pg-db-values-switch"},
+            "data": {SWITCH: values.to_string()}}))?;
+        until("it runs", async || Ok(self.disks.get(DISK).running)).await?;
+        ensure!(
+            self.disks.insert(DISK, "slr", "orders", Timestamp::now()),
+            "the row was taken"
+        );
+        until("it is ready", async || {
+            let object = self.sim.get("PerconaPGCluster", "pg", "pg-db");
+            Ok(object.is_some_and(|object| object["status"]["state"] == "ready"))
+        })
+        .await
+    }
+
+    /// The authority that the cluster names is not the one that the database's certificate is of.
+    pub(crate) fn expect_another_authority(&self) -> anyhow::Result<()> {
+        let data = json!({"ca.crt": BASE64.encode(Ca::new("somebody else")?.pem())});
+        self.sim
+            .put(json!({"apiVersion": "v1", "kind": "Secret", "data": data,
+            "metadata": {"namespace": "pg", "name": "pg-db-cluster-cert"}}))
     }
 
     pub(crate) fn destroyed(&self) -> u32 {
@@ -291,7 +320,9 @@ async fn first_life(lab: &Lab, archives: &Archives) -> anyhow::Result<(u64, Time
         (disk.data().context("it runs")?.system_id, ROWS / 2)
     };
     // Rows before its first backup, and rows that only the WAL has.
-    let begin = Timestamp::now() - SignedDuration::from_secs(60);
+    // PostgreSQL keeps no nanoseconds.
+    let begin = Timestamp::from_second(Timestamp::now().as_second())?;
+    let begin = begin - SignedDuration::from_secs(60);
     let mut newest = begin;
     for row in 0..ROWS {
         if row == half {
@@ -327,8 +358,7 @@ fn operator(
         bucket: Arc::new(OverHttp(lab.sandbox.s3.endpoint())),
         ca: Ca::new("postgres-operator-ca")?,
         taints: vec![],
-        primary: Some(SERVICE.into()),
-        pgbouncer: None,
+        addresses: [("pg/pg-db-ha".to_owned(), SERVICE.to_owned())].into(),
     };
     Ok(Percona::new(settings, faults.clone()))
 }

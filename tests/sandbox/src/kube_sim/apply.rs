@@ -4,6 +4,9 @@ use serde_json::{Value, json};
 
 use super::fields::{self, Fields, Path, Schema, Step};
 
+/// A field that somebody else manages: who, and which.
+pub(super) type Conflict = (String, String);
+
 /// How a manager came to its fields.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Operation {
@@ -87,7 +90,7 @@ pub(super) fn apply(
     writer: &Writer,
     force: bool,
     now: &str,
-) -> Result<(Value, Vec<Manager>), Vec<(String, String)>> {
+) -> Result<(Value, Vec<Manager>), Vec<Conflict>> {
     let ours = fields::applied(schema, config);
     let is_us = |m: &&Manager| m.is(writer, Operation::Apply);
     let before = managers.iter().find(is_us).map(|m| m.fields.clone());
@@ -107,7 +110,7 @@ pub(super) fn apply(
     }
 
     let difference = fields::compare(schema, live, &merged);
-    let mut conflicts: Vec<(String, String)> = others
+    let mut conflicts: Vec<Conflict> = others
         .iter()
         .flat_map(|m| {
             let theirs = m.fields.intersection(&difference.set);

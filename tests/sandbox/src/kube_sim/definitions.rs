@@ -1,6 +1,8 @@
 //! Definitions of kinds: what a CustomResourceDefinition brings once it is established, and what its
 //! schema makes of an object.
 
+use std::sync::Arc;
+
 use serde_json::{Map, Value, json};
 
 use super::kinds::Kind;
@@ -11,7 +13,7 @@ pub(super) const GROUP: &str = "apiextensions.k8s.io";
 pub(super) const PLURAL: &str = "customresourcedefinitions";
 
 /// The kinds of all established definitions.
-pub(super) fn served(state: &State) -> Vec<Kind> {
+pub(super) fn established(state: &State) -> Vec<Kind> {
     let definitions = state.objects.range(Key::first(GROUP, PLURAL)..);
     definitions
         .take_while(|(key, _)| key.is_of(GROUP, PLURAL))
@@ -50,12 +52,12 @@ fn kinds(body: &Value) -> Vec<Kind> {
             namespaced: spec["scope"] == "Namespaced",
             status: version.pointer("/subresources/status").is_some(),
             generation: true,
-            schema: Some(
+            schema: Some(Arc::new(
                 version
                     .pointer("/schema/openAPIV3Schema")
                     .cloned()
                     .unwrap_or(json!({})),
-            ),
+            )),
         })
         .collect()
 }
@@ -221,26 +223,20 @@ pub(super) fn default(schema: &Value, value: &mut Value) {
                     fields.insert(name.clone(), default.clone());
                 }
                 if let Some(value) = fields.get_mut(name) {
-                    default_below(below, value);
+                    default(below, value);
                 }
             }
             if let Some(below) = schema.get("additionalProperties") {
-                fields
-                    .values_mut()
-                    .for_each(|value| default_below(below, value));
+                fields.values_mut().for_each(|value| default(below, value));
             }
         }
         Value::Array(items) => {
             if let Some(below) = schema.get("items") {
-                items.iter_mut().for_each(|item| default_below(below, item));
+                items.iter_mut().for_each(|item| default(below, item));
             }
         }
         _ => {}
     }
-}
-
-fn default_below(schema: &Value, value: &mut Value) {
-    default(schema, value);
 }
 
 /// What a schema has against an object: missing fields, wrong types, values outside an enumeration.

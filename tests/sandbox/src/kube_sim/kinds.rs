@@ -1,6 +1,8 @@
 //! Which kinds there are: the built-in ones, those that definitions bring, and how clients discover
 //! them.
 
+use std::sync::{Arc, LazyLock};
+
 use serde_json::{Value, json};
 
 use super::definitions;
@@ -21,7 +23,7 @@ pub(super) struct Kind {
     /// It counts the changes of its spec.
     pub(super) generation: bool,
     /// Of a definition: what its author says of its fields.
-    pub(super) schema: Option<Value>,
+    pub(super) schema: Option<Arc<Value>>,
 }
 
 impl Kind {
@@ -210,54 +212,52 @@ const BUILT_IN: &[(&str, &str, &str, u8, &str)] = &[
     ),
 ];
 
-fn built_in() -> impl Iterator<Item = Kind> {
-    BUILT_IN
-        .iter()
-        .map(|(group, plural, kind, has, short)| Kind {
-            group: (*group).to_owned(),
-            version: "v1".to_owned(),
-            plural: (*plural).to_owned(),
-            singular: kind.to_lowercase(),
-            kind: (*kind).to_owned(),
-            short: Some(*short)
-                .filter(|s| !s.is_empty())
-                .map(str::to_owned)
-                .into_iter()
-                .collect(),
-            namespaced: has & NAMESPACED != 0,
-            status: has & STATUS != 0,
-            generation: has & GENERATION != 0,
-            schema: None,
-        })
+static KINDS: LazyLock<Vec<Kind>> = LazyLock::new(|| BUILT_IN.iter().map(built_in).collect());
+
+fn built_in((group, plural, kind, has, short): &(&str, &str, &str, u8, &str)) -> Kind {
+    Kind {
+        group: (*group).to_owned(),
+        version: "v1".to_owned(),
+        plural: (*plural).to_owned(),
+        singular: kind.to_lowercase(),
+        kind: (*kind).to_owned(),
+        short: short
+            .split(' ')
+            .filter(|s| !s.is_empty())
+            .map(str::to_owned)
+            .collect(),
+        namespaced: has & NAMESPACED != 0,
+        status: has & STATUS != 0,
+        generation: has & GENERATION != 0,
+        schema: None,
+    }
 }
 
 /// All kinds that are served now.
-pub(super) fn served(state: &State) -> Vec<Kind> {
-    built_in().chain(definitions::served(state)).collect()
+pub(super) fn served(state: &State) -> impl Iterator<Item = &Kind> {
+    KINDS.iter().chain(&state.defined)
 }
 
 /// The kind of these objects, as a path names it.
 pub(super) fn by_plural(state: &State, group: &str, version: &str, plural: &str) -> Option<Kind> {
-    let same = |k: &Kind| k.group == group && k.version == version && k.plural == plural;
-    let found = built_in().find(same);
-    found.or_else(|| definitions::served(state).into_iter().find(same))
+    let same = |k: &&Kind| k.group == group && k.version == version && k.plural == plural;
+    served(state).find(same).cloned()
 }
 
 /// The kind of an object that says what it is.
 pub(super) fn by_name(state: &State, api_version: &str, kind: &str) -> Option<Kind> {
-    served(state)
-        .into_iter()
-        .find(|k| k.kind == kind && k.api_version() == api_version)
+    let same = |k: &&Kind| k.kind == kind && k.api_version() == api_version;
+    served(state).find(same).cloned()
 }
 
 /// The groups, each with its versions; the first one is preferred.
 fn groups(state: &State) -> Vec<(String, Vec<String>)> {
     let mut groups: Vec<(String, Vec<String>)> = Vec::new();
-    for kind in served(state).into_iter().filter(|k| !k.group.is_empty()) {
+    for kind in served(state).filter(|k| !k.group.is_empty()) {
         match groups.iter_mut().find(|(group, _)| *group == kind.group) {
             Some((_, versions)) if versions.contains(&kind.version) => {}
-            Some((_, versions)) => versions.push(kind.version),
-            None => groups.push((kind.group, vec![kind.version])),
+            Some((_, versions)) => versions.push(kind.version.clone()),
+            None => groups.push((kind.group.clone(), vec![kind.version.clone()])),
         }
     }
     for (_, versions) in &mut groups {
@@ -289,9 +289,7 @@ pub(super) fn one_group(state: &State, name: &str) -> Option<Value> {
 
 /// `/apis/<group>/<version>` and `/api/v1`.
 pub(super) fn resource_list(state: &State, group: &str, version: &str) -> Option<Value> {
-    let kinds = served(state);
-    let kinds: Vec<_> = kinds
-        .iter()
+    let kinds: Vec<_> = served(state)
         .filter(|k| k.group == group && k.version == version)
         .collect();
     if kinds.is_empty() {
@@ -306,7 +304,5 @@ pub(super) fn resource_list(state: &State, group: &str, version: &str) -> Option
 
 /// Whether anything of this group and version is served.
 pub(super) fn is_served(state: &State, group: &str, version: &str) -> bool {
-    served(state)
-        .iter()
-        .any(|k| k.group == group && k.version == version)
+    served(state).any(|k| k.group == group && k.version == version)
 }

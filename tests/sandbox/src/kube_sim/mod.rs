@@ -9,6 +9,7 @@
 //! `tests/kube_sim` runs one suite over it and over the real one ([`crate::kube_api`]).
 
 mod access;
+mod admit;
 mod answer;
 mod apply;
 mod call;
@@ -307,9 +308,8 @@ impl KubeSim {
     pub fn objects(&self) -> Vec<Value> {
         let mut state = self.inner.state();
         state.settle();
-        let served = kinds::served(&state);
         let show = |(key, object): (&Key, &Object)| {
-            let kind = served.iter().find(|k| key.is_of(&k.group, &k.plural));
+            let kind = kinds::served(&state).find(|k| key.is_of(&k.group, &k.plural));
             kind.map_or_else(|| object.body.clone(), |kind| object.shown(kind))
         };
         state.objects.iter().map(show).collect()
@@ -319,11 +319,12 @@ impl KubeSim {
     pub fn get(&self, kind: &str, namespace: &str, name: &str) -> Option<Value> {
         let mut state = self.inner.state();
         state.settle();
-        let kinds = kinds::served(&state);
-        let mut found = kinds.iter().filter(|k| k.kind == kind).filter_map(|kind| {
-            let object = state.objects.get(&Key::new(kind, namespace, name))?;
-            Some(object.shown(kind))
-        });
+        let mut found = kinds::served(&state)
+            .filter(|k| k.kind == kind)
+            .filter_map(|kind| {
+                let object = state.objects.get(&Key::new(kind, namespace, name))?;
+                Some(object.shown(kind))
+            });
         found.next()
     }
 
@@ -385,10 +386,19 @@ impl KubeSim {
     /// Takes an object away at once, whatever its finalizers say.
     pub fn remove(&self, kind: &str, namespace: &str, name: &str) {
         let mut state = self.inner.state();
-        let kinds = kinds::served(&state);
-        for kind in kinds.iter().filter(|k| k.kind == kind) {
+        let kinds: Vec<_> = kinds::served(&state)
+            .filter(|k| k.kind == kind)
+            .cloned()
+            .collect();
+        for kind in &kinds {
             state.remove(&Key::new(kind, namespace, name), false);
         }
+    }
+
+    /// Lets nothing happen by itself, or again: while it stands still no definition is established and no
+    /// namespace emptied.
+    pub fn stand_still(&self, still: bool) {
+        self.inner.state().still = still;
     }
 
     /// What a container says from now on.

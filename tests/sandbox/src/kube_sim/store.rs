@@ -103,7 +103,11 @@ enum Due {
 pub(super) struct State {
     pub(super) objects: BTreeMap<Key, Object>,
     pub(super) revision: u64,
+    /// The kinds that definitions bring, kept beside them.
+    pub(super) defined: Vec<Kind>,
     due: Vec<(Instant, Due)>,
+    /// Nothing happens by itself.
+    pub(super) still: bool,
     /// By namespace, pod and container.
     pub(super) logs: BTreeMap<(String, String, String), String>,
     /// How many Services have an address.
@@ -139,7 +143,11 @@ impl State {
     pub(super) fn insert(&mut self, key: Key, mut object: Object) -> Object {
         self.revision += 1;
         object.body["metadata"]["resourceVersion"] = self.revision.to_string().into();
+        let defines = key.is_of(definitions::GROUP, definitions::PLURAL);
         self.objects.insert(key, object.clone());
+        if defines {
+            self.defined = definitions::established(self);
+        }
         object
     }
 
@@ -158,6 +166,7 @@ impl State {
             };
             let (group, plural) = (text("/spec/group"), text("/spec/names/plural"));
             self.objects.retain(|key, _| !key.is_of(group, plural));
+            self.defined = definitions::established(self);
         }
         if orphans {
             return;
@@ -217,7 +226,7 @@ impl State {
 
     /// Lets happen what is due.
     pub(super) fn settle(&mut self) {
-        if self.due.is_empty() {
+        if self.still || self.due.is_empty() {
             return;
         }
         let at = Instant::now();

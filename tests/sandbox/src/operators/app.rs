@@ -47,6 +47,15 @@ impl AppSettings {
     }
 }
 
+impl fmt::Debug for AppSettings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AppSettings")
+            .field("deployments", &self.deployments)
+            .field("cluster", &self.cluster)
+            .finish_non_exhaustive()
+    }
+}
+
 /// A running application. It ends when this is dropped.
 pub struct App {
     address: SocketAddr,

@@ -337,10 +337,8 @@ fn pod_status(pod: &Value, stage: Stage, tick: &Tick) -> Value {
     let containers: Vec<_> = containers.collect();
     let of = |kind: &str, yes: bool| {
         let status = if yes { "True" } else { "False" };
-        let all = was["conditions"].as_array().into_iter().flatten();
-        let before = all
-            .filter(|c| c["type"] == kind && c["status"] == status)
-            .next_back();
+        let mut all = was["conditions"].as_array().into_iter().flatten();
+        let before = all.rfind(|c| c["type"] == kind && c["status"] == status);
         let since = before.map(|c| c["lastTransitionTime"].clone());
         let mut condition = json!({
             "type": kind, "status": status,

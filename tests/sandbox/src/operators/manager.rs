@@ -63,6 +63,19 @@ impl Tick {
         u64::try_from(ticks).unwrap_or(u64::MAX)
     }
 
+    /// A tick of ten seconds, in a cluster that is not there.
+    #[cfg(test)]
+    pub(crate) fn of(number: u64) -> Self {
+        let nowhere = http::Uri::from_static("http://127.0.0.1:1");
+        let client = Client::try_from(kube::Config::new(nowhere));
+        Self {
+            number,
+            cluster: Cluster::new(client.expect("a plain URL is enough")),
+            faults: Faults::default(),
+            stands_for: Duration::from_secs(10),
+        }
+    }
+
     /// The tick in which a time that begins now is over.
     pub fn after(&self, time: Duration) -> u64 {
         self.number.saturating_add(self.ticks(time))

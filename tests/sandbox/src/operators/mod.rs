@@ -11,13 +11,16 @@
 
 mod api;
 pub mod app;
+pub mod cert_manager;
 mod faults;
 pub mod flux;
 pub mod kubelet;
 mod manager;
 pub mod percona;
 mod time;
+mod troubles;
 
 pub use api::Cluster;
 pub use faults::{Fault, Faults};
 pub use manager::{Controller, Operators, Pace, Tick};
+pub use troubles::Troubles;

@@ -23,7 +23,7 @@ const TLS: u32 = 80_877_103;
 const GSS: u32 = 80_877_104;
 
 /// Whose disk is asked.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Target {
     pub(super) disks: Disks,
     pub(super) disk: String,
@@ -176,15 +176,6 @@ struct Session {
     /// After an error everything is skipped until the client says `Sync`.
     failed: bool,
     replies: Replies,
-}
-
-impl Default for Target {
-    fn default() -> Self {
-        Self {
-            disks: Disks::default(),
-            disk: String::new(),
-        }
-    }
 }
 
 impl Session {

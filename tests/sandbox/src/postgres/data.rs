@@ -98,6 +98,8 @@ impl Disks {
                     column: "ts".to_owned(),
                     ..Table::default()
                 });
+            // PostgreSQL counts microseconds.
+            let at = Timestamp::from_microsecond(at.as_microsecond()).unwrap_or(at);
             table.rows.push(at);
             data.last_commit = Some(at);
             true

@@ -4,6 +4,9 @@
 
 #![allow(clippy::unwrap_used, missing_docs, reason = "a test may panic")]
 
+mod fields;
+mod objects;
+mod ours;
 mod suite;
 
 use std::path::Path;

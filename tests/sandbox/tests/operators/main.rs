@@ -2,6 +2,9 @@
 
 #![allow(clippy::unwrap_used, missing_docs, reason = "a test may panic")]
 
+mod builds;
+mod failures;
+mod releases;
 mod world;
 
 use serde_json::json;

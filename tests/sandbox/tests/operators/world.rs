@@ -1,5 +1,6 @@
 //! A cluster with Flux' operators in it, and the few things that tests do there.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -32,17 +33,23 @@ pub(crate) struct World {
 impl World {
     /// A cluster with Flux' components, and operators that run; nothing of the tree is there yet.
     pub(crate) async fn start() -> Self {
+        Self::of(concat!(env!("CARGO_MANIFEST_DIR"), "/../..").as_ref()).await
+    }
+
+    /// The same, with another folder as the repository.
+    pub(crate) async fn of(repository: &Path) -> Self {
         let api = KubeApi::start().await.unwrap();
         let client = client(&api);
         let cluster = Cluster::new(client.clone());
         let (age, recipient) = sealed::age_key();
         let files: Files = sealed::payload(&recipient).unwrap();
         let contents = move |bucket: &str| (bucket == "rekindle-secrets").then(|| files.clone());
-        let settings = Settings::new(
+        let mut settings = Settings::new(
             Login::new("git", "token-1"),
             Login::new("AKIA", "store-secret"),
             Arc::new(contents),
         );
+        settings.repository = repository.to_owned();
         let mut controllers = flux::controllers(&settings);
         controllers.push(Box::<Kubelet>::default());
         // Fast enough to wait for, slow enough for the API server of a busy machine.

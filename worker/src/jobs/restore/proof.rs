@@ -209,10 +209,6 @@ fn is_at_least(text: &str, least: i64) -> bool {
     match text.parse::<i64>() {
         Ok(number) => number >= least,
         // Sums and averages come with a fraction.
-        #[expect(
-            clippy::cast_precision_loss,
-            reason = "a fraction is no exact number either"
-        )]
         Err(_) => text
             .parse::<f64>()
             .is_ok_and(|number| number >= least as f64),

@@ -64,9 +64,21 @@ impl Kubernetes {
         }
     }
 
-    /// A server is no more.
-    pub(super) fn forget(&mut self, server: &str) {
-        self.members.remove(server);
+    /// A server is no more: its node is not heard of any longer.
+    pub(super) fn lost(&mut self, machine: &Machine) {
+        let Some(api) = self.members.remove(&machine.id) else {
+            return;
+        };
+        let name =
+            kubelet(machine).map(|node| node["name"].as_str().unwrap_or_default().to_owned());
+        let Some(mut node) = name.and_then(|name| api.get("Node", "", &name)) else {
+            return;
+        };
+        node["status"]["conditions"] =
+            json!([{"type": "Ready", "status": "Unknown", "reason": "NodeStatusUnknown"}]);
+        if let Err(error) = api.put(node) {
+            tracing::warn!("simulated Kubernetes: a lost node: {error:#}");
+        }
     }
 
     /// Puts a tap on all clusters, those to come too, or takes it off.
@@ -227,6 +239,9 @@ fn node_object(
         labels[key] = value.clone();
     }
     labels["kubernetes.io/hostname"] = name.into();
+    if machine.root.get(ADMIN).is_some() {
+        labels["node-role.kubernetes.io/control-plane"] = "".into();
+    }
     if taints.is_empty() {
         node["spec"]
             .as_object_mut()

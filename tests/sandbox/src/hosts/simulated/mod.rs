@@ -323,7 +323,7 @@ impl Hosts for SimulatedHosts {
         let machine = world.machines.remove(server);
         let machine = machine.with_context(|| format!("no server {server}"))?;
         machine.life.cancel();
-        world.kubernetes.forget(server);
+        world.kubernetes.lost(&machine);
         for disk in world.disks.values_mut() {
             disk.plugged.take_if(|(on, _)| on == server);
         }

@@ -11,10 +11,12 @@ use sha2::{Digest, Sha256};
 pub type Files = BTreeMap<String, Vec<u8>>;
 
 type Key = (String, String, String);
+/// A revision and its files.
+type Stored = (String, Arc<Files>);
 
 /// The artifacts of all sources: kind, namespace and name lead to a revision and its files. Clones share them.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Artifacts(Arc<Mutex<HashMap<Key, (String, Arc<Files>)>>>);
+pub(super) struct Artifacts(Arc<Mutex<HashMap<Key, Stored>>>);
 
 impl Artifacts {
     pub(super) fn put(&self, source: Key, revision: String, files: Files) {
@@ -28,7 +30,7 @@ impl Artifacts {
         (stored == revision).then(|| Arc::clone(files))
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<Key, (String, Arc<Files>)>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<Key, Stored>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

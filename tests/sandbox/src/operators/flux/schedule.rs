@@ -101,3 +101,50 @@ impl Item {
         self.due = u64::MAX;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn object(generation: i64) -> Value {
+        json!({"metadata": {"name": "a", "namespace": "b", "uid": "c", "generation": generation}})
+    }
+
+    /// The ticks from 1 to 400 in which an object that always fails is tried.
+    fn tries(faults: &[Fault], mut changed: impl FnMut(u64) -> bool) -> Vec<u64> {
+        let (mut item, mut generation) = (Item::default(), 1);
+        let mut tried = Vec::new();
+        for number in 1..=400 {
+            let tick = Tick::of(number);
+            faults
+                .iter()
+                .for_each(|fault| tick.faults.set(fault.clone()));
+            generation += i64::from(changed(number));
+            if item.is_due(&object(generation), "", &tick) {
+                tried.push(number);
+                item.back_off(&tick);
+            }
+        }
+        tried
+    }
+
+    #[tokio::test]
+    async fn a_failure_is_tried_again_ever_later_up_to_fifteen_minutes() {
+        // A tick is ten seconds here.
+        let tried = tries(&[], |_| false);
+        let waits: Vec<_> = tried.windows(2).map(|two| two[1] - two[0]).collect();
+        assert_eq!(&waits[..9], [1, 1, 1, 1, 2, 3, 5, 10, 20]);
+        assert_eq!(waits.last(), Some(&90));
+    }
+
+    #[tokio::test]
+    async fn a_change_is_acted_on_at_once_or_as_late_as_a_slow_controller_is() {
+        let tried = tries(&[], |number| number == 300);
+        assert!(tried.contains(&300), "{tried:?}");
+        let tried = tries(&[Fault::Slow(7)], |number| number == 300);
+        assert_eq!(tried.first(), Some(&8));
+        assert!(!tried.contains(&300) && tried.contains(&307), "{tried:?}");
+    }
+}

@@ -12,7 +12,7 @@ use super::artifacts::{Artifacts, Files, checkout, digest};
 use super::schedule::Schedule;
 use super::settings::{Login, Settings};
 use super::status::{Conditions, requested, spec_duration};
-use super::{MANAGER_OF_STATUS, SOURCE, object_ref};
+use super::{MANAGER_OF_STATUS, SOURCE, object_ref, runs};
 use crate::operators::api::{name, namespace};
 use crate::operators::time::now;
 use crate::operators::{Controller, Fault, Tick};
@@ -236,6 +236,9 @@ impl Controller for Source {
     }
 
     async fn reconcile(&mut self, tick: &Tick) -> anyhow::Result<()> {
+        if !runs("source-controller", tick).await? {
+            return Ok(());
+        }
         for kind in KINDS {
             let objects = tick.cluster.list(SOURCE, kind).await?;
             for object in &objects {

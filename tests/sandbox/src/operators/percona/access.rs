@@ -17,6 +17,9 @@ use crate::postgres::{Content, Role};
 const CHARACTERS: &[u8] =
     b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789()*+,-./;<=>@[]^_{|}";
 
+/// `primary` last: it points to `ha`.
+const SERVICES: [&str; 4] = ["ha", "replicas", "pgbouncer", "primary"];
+
 const YEAR: Duration = Duration::from_secs(365 * 86_400);
 
 impl Percona {
@@ -45,7 +48,7 @@ impl Percona {
         Ok(())
     }
 
-    /// The Secret of a user; one that is there keeps its password.
+    /// The Secret of a user, under the name that the spec gives it; one that is there keeps its password.
     async fn user(
         &self,
         tick: &Tick,
@@ -53,17 +56,21 @@ impl Percona {
         user: &str,
         databases: &[String],
     ) -> anyhow::Result<String> {
-        let name = format!("{}-pguser-{user}", inner.name);
+        let name = secret_of(inner, user);
         let there = tick
             .cluster
             .get("v1", "Secret", &inner.namespace, &name)
             .await?;
-        let known = there.and_then(|secret| BASE64.decode(text(&secret, "/data/password")).ok());
-        if let Some(known) = known.filter(|known| !known.is_empty()) {
-            return Ok(String::from_utf8(known)?);
-        }
+        let there = there.unwrap_or_default();
+        let known = BASE64.decode(text(&there, "/data/password"))?;
         let letter = |_| char::from(CHARACTERS[rand::random_range(0..CHARACTERS.len())]);
-        let password: String = (0..24).map(letter).collect();
+        let password = match known.is_empty() {
+            true => (0..24).map(letter).collect(),
+            false => String::from_utf8(known)?,
+        };
+        if !text(&there, "/data/host").is_empty() {
+            return Ok(password);
+        }
         let host = format!("{}-primary.{}.svc", inner.name, inner.namespace);
         let bouncer = format!("{}-pgbouncer.{}.svc", inner.name, inner.namespace);
         let mut data = vec![
@@ -122,10 +129,7 @@ impl Percona {
                 format!("{name}-{service}"),
             ]
         };
-        let names: Vec<String> = ["primary", "ha", "replicas", "pgbouncer"]
-            .into_iter()
-            .flat_map(of)
-            .collect();
+        let names: Vec<String> = SERVICES.into_iter().flat_map(of).collect();
         let (from, to) = (Timestamp::now() - YEAR / 365, Timestamp::now() + YEAR);
         let signed = self.settings.ca.sign(&names, from, to)?;
         self.certificates.insert(disk, signed.clone());
@@ -158,17 +162,32 @@ impl Percona {
         Ok(())
     }
 
+    /// Takes away what belongs to the cluster; the Secrets of its users do not.
+    pub(super) async fn close(&self, tick: &Tick, inner: &Inner) -> anyhow::Result<()> {
+        let services = SERVICES.map(|service| format!("{}-{service}", inner.name));
+        let of = |kind: &'static str| services.iter().map(move |name| (kind, name.clone()));
+        let certificate = ("Secret", format!("{}-cluster-cert", inner.name));
+        for (kind, name) in of("Service").chain(of("Endpoints")).chain([certificate]) {
+            let metadata = json!({ "name": name, "namespace": inner.namespace });
+            let object = json!({ "apiVersion": "v1", "kind": kind, "metadata": metadata });
+            tick.cluster.delete(&object).await?;
+        }
+        Ok(())
+    }
+
     /// `-primary` has no address: its Endpoints name that of `-ha`.
     async fn services(&self, tick: &Tick, inner: &Inner) -> anyhow::Result<()> {
         let mut primary = String::new();
-        let addresses = [
-            ("ha", self.settings.primary.as_deref()),
-            ("replicas", None),
-            ("pgbouncer", self.settings.pgbouncer.as_deref()),
-            ("primary", Some("None")),
-        ];
-        for (service, address) in addresses {
+        for service in SERVICES {
             let name = format!("{}-{service}", inner.name);
+            let given = self
+                .settings
+                .addresses
+                .get(&format!("{}/{name}", inner.namespace));
+            let address = match service {
+                "primary" => Some("None"),
+                _ => given.map(String::as_str),
+            };
             let there = tick
                 .cluster
                 .get("v1", "Service", &inner.namespace, &name)
@@ -208,6 +227,17 @@ impl Percona {
 }
 
 /// The users of a spec with their databases; without any, one named as the cluster.
+/// The name of a user's Secret.
+fn secret_of(inner: &Inner, user: &str) -> String {
+    let users = inner.object["spec"]["users"].as_array();
+    let mut users = users.into_iter().flatten();
+    let named = users.find(|one| one["name"] == user);
+    match named.and_then(|one| one["secretName"].as_str()) {
+        Some(name) => name.to_owned(),
+        None => format!("{}-pguser-{user}", inner.name),
+    }
+}
+
 fn users(inner: &Inner) -> Vec<(String, Vec<String>)> {
     match inner.object["spec"]["users"].as_array() {
         None => vec![(inner.name.clone(), vec![inner.name.clone()])],

@@ -30,11 +30,13 @@ impl Percona {
         if inner.status["pgbackrest"]["repos"][0]["replicaCreateBackupComplete"] == true {
             return Ok(());
         }
-        let name = format!("{}-backup-{:04x}", inner.name, 0x5f2a);
+        // Of each cluster its own: what an earlier one of the same name left is not taken for it.
+        let id = text(&inner.object, "/metadata/uid");
+        let name = format!("{}-backup-{:.4}", inner.name, id);
         let job = self
             .backup_job(tick, &inner.object, &name, repo, "replica-create")
             .await?;
-        let of_backup = format!("{name}-{}", "x7k2m");
+        let of_backup = format!("{name}-{}", id.get(4..8).unwrap_or_default());
         if tick
             .cluster
             .get(PERCONA, "PerconaPGBackup", &inner.namespace, &of_backup)

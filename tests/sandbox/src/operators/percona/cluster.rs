@@ -125,6 +125,7 @@ impl Percona {
                 .disks
                 .with(&inner.disk(), |disk| disk.running = false);
             inner.remove_instances(tick).await?;
+            self.close(tick, &inner).await?;
             for job in tick.cluster.list("batch/v1", "Job").await? {
                 if job["metadata"]["ownerReferences"][0]["uid"] == object["metadata"]["uid"] {
                     job::delete(tick, &job).await?;

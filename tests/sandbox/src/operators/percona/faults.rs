@@ -1,6 +1,6 @@
-//! What goes wrong, for as long as it is set.
+//! What goes wrong with databases.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use crate::operators::troubles::Troubles;
 
 /// Something that goes wrong in all clusters.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,30 +27,5 @@ pub enum Fault {
     SlowTicks(u64),
 }
 
-/// The faults of an operator. Clones share them.
-#[derive(Debug, Clone, Default)]
-pub struct Faults(Arc<Mutex<Vec<Fault>>>);
-
-impl Faults {
-    /// From now on this goes wrong.
-    pub fn set(&self, fault: Fault) {
-        self.lock().push(fault);
-    }
-
-    /// Everything goes well again.
-    pub fn clear(&self) {
-        self.lock().clear();
-    }
-
-    pub(super) fn has(&self, fault: &Fault) -> bool {
-        self.lock().contains(fault)
-    }
-
-    pub(super) fn find<T>(&self, look: impl FnMut(&Fault) -> Option<T>) -> Option<T> {
-        self.lock().iter().find_map(look)
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Vec<Fault>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
+/// The faults of an operator.
+pub type Faults = Troubles<Fault>;

@@ -20,12 +20,12 @@
 mod access;
 mod backup;
 mod cluster;
-mod definitions;
+pub(super) mod definitions;
 mod faults;
 mod info;
 mod instances;
 mod job;
-mod json;
+pub(super) mod json;
 mod pgbackrest;
 mod repository;
 mod restore;
@@ -70,10 +70,9 @@ pub struct Settings {
     pub ca: Ca,
     /// What all nodes for databases are tainted with: key, value, effect.
     pub taints: Vec<(String, String, String)>,
-    /// The address of the Service `<cluster>-ha`, that of the primary; whichever is free when there is none.
-    pub primary: Option<String>,
-    /// The same of `<cluster>-pgbouncer`.
-    pub pgbouncer: Option<String>,
+    /// Addresses of Services, by `namespace/name`; others get one that is free. A database is reached at that of
+    /// `<cluster>-ha` and `<cluster>-pgbouncer`.
+    pub addresses: BTreeMap<String, String>,
 }
 
 /// The operator.

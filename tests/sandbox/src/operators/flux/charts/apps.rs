@@ -3,9 +3,7 @@
 
 use serde_json::{Value, json};
 
-use super::{Release, number, text};
-
-type Objects = Result<Vec<Value>, String>;
+use super::{Objects, Release, number, text};
 
 /// Saleor.
 pub(super) fn slr(release: &Release<'_>) -> Objects {

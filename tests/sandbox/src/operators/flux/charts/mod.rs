@@ -30,6 +30,9 @@ pub struct Release<'a> {
     pub values: &'a Value,
 }
 
+/// A release's objects, or what Helm would say of its templates.
+type Objects = Result<Vec<Value>, String>;
+
 /// Makes a release's objects; the error is what Helm would say of its templates.
 pub type Render = Arc<dyn Fn(&Release<'_>) -> Result<Vec<Value>, String> + Send + Sync>;
 
@@ -51,7 +54,7 @@ impl Charts {
 impl Default for Charts {
     /// Those of our tree.
     fn default() -> Self {
-        let all: [(&str, fn(&Release<'_>) -> Result<Vec<Value>, String>); 14] = [
+        let all: [(&str, fn(&Release<'_>) -> Objects); 14] = [
             ("slr", apps::slr),
             ("dsf", apps::dsf),
             ("pg-operator", payload::pg_operator),

@@ -3,9 +3,7 @@
 use serde_json::{Value, json};
 
 use super::super::render::{Scope, definition, deployment, service, stateful_set};
-use super::{Release, number, text};
-
-type Objects = Result<Vec<Value>, String>;
+use super::{Objects, Release, number, text};
 
 fn kinds(group: &str, versions: &[&str], names: &[(&str, &str)]) -> Vec<Value> {
     let of = |(kind, plural): &(&str, &str)| {

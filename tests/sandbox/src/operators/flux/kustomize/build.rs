@@ -7,8 +7,8 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use serde_json::{Map, Value, json};
 
-use super::artifacts::Files;
 use crate::operators::api::{name, namespace};
+use crate::operators::flux::artifacts::Files;
 
 /// Why there is nothing to apply.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -7,10 +7,9 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use serde_json::{Value, json};
 
-use super::helm::release_name;
-use super::status::spec_duration;
 use crate::operators::Tick;
 use crate::operators::api::{name, namespace};
+use crate::operators::flux::status::spec_duration;
 
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(300);
 
@@ -82,6 +81,19 @@ impl Action {
     pub(super) fn timeout(self, release: &Value) -> Duration {
         let all = spec_duration(release, "/timeout", DEFAULT_TIMEOUT);
         spec_duration(release, &format!("/{}/timeout", self.word()), all)
+    }
+}
+
+/// The name that Helm knows a release by.
+pub(super) fn release_name(object: &Value) -> String {
+    let spec = &object["spec"];
+    match (
+        spec["releaseName"].as_str(),
+        spec["targetNamespace"].as_str(),
+    ) {
+        (Some(name), _) => name.to_owned(),
+        (None, Some(target)) => format!("{target}-{}", name(object)),
+        (None, None) => name(object).to_owned(),
     }
 }
 

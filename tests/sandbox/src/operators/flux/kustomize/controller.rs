@@ -9,17 +9,18 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use kube::discovery::Scope;
 use serde_json::{Map, Value, json};
 use worker::kube::{Manifest, Object};
-use worker::sops::{self, SopsError};
 
-use super::artifacts::{Artifacts, Files};
-use super::build::{BuildError, build, gvk, id, is_sealed};
-use super::health::{Health, health, holds};
-use super::schedule::{DEPENDENCY, Schedule};
-use super::status::{Conditions, annotation, is_ready, requested, spec_duration, words};
-use super::substitute::{Variables, is_name, substitute};
-use super::watched::Watched;
-use super::{KUSTOMIZE, MANAGER_OF_STATUS, object_ref};
+use super::build::{BuildError, is_sealed};
+use super::wanted::{Wanted, check};
 use crate::operators::api::{name, namespace};
+use crate::operators::flux::artifacts::Artifacts;
+use crate::operators::flux::health::holds;
+use crate::operators::flux::schedule::{DEPENDENCY, Schedule};
+use crate::operators::flux::status::{
+    Conditions, annotation, is_ready, requested, spec_duration, words,
+};
+use crate::operators::flux::watched::Watched;
+use crate::operators::flux::{KUSTOMIZE, MANAGER_OF_STATUS, object_ref, runs};
 use crate::operators::{Controller, Fault, Tick};
 
 const MANAGER: &str = "kustomize-controller";
@@ -28,31 +29,22 @@ const MINUTE: Duration = Duration::from_secs(60);
 
 /// The controller of Kustomizations.
 #[derive(Debug)]
-pub(super) struct Kustomize {
+pub(in crate::operators::flux) struct Kustomize {
     artifacts: Artifacts,
     known: Schedule<Option<Waiting>>,
 }
 
 /// A Kustomization that waits for what it applied.
 #[derive(Debug, Clone)]
-struct Waiting {
-    since: u64,
-    deadline: u64,
-    revision: String,
-    objects: Vec<Wanted>,
-}
-
-/// An object that has to be healthy.
-#[derive(Debug, Clone)]
-struct Wanted {
-    api_version: String,
-    kind: String,
-    namespace: String,
-    name: String,
+pub(super) struct Waiting {
+    pub(super) since: u64,
+    pub(super) deadline: u64,
+    pub(super) revision: String,
+    pub(super) objects: Vec<Wanted>,
 }
 
 /// How a try ended.
-enum Outcome {
+pub(super) enum Outcome {
     Applied {
         revision: String,
     },
@@ -72,16 +64,16 @@ enum Outcome {
 type Notes = Map<String, Value>;
 
 /// One try: what it is about.
-struct Try<'a> {
-    object: &'a Value,
+pub(super) struct Try<'a> {
+    pub(super) object: &'a Value,
     all: &'a [Value],
-    tick: &'a Tick,
+    pub(super) tick: &'a Tick,
     watched: &'a Watched,
     artifacts: &'a Artifacts,
 }
 
 impl Kustomize {
-    pub(super) fn new(artifacts: Artifacts) -> Self {
+    pub(in crate::operators::flux) fn new(artifacts: Artifacts) -> Self {
         let known = Schedule::new();
         Self { artifacts, known }
     }
@@ -212,7 +204,7 @@ fn timeout(object: &Value) -> Duration {
     spec_duration(object, "/timeout", default)
 }
 
-fn retry(object: &Value) -> Duration {
+pub(super) fn retry(object: &Value) -> Duration {
     let interval = spec_duration(object, "/interval", MINUTE);
     spec_duration(object, "/retryInterval", interval)
 }
@@ -343,113 +335,6 @@ impl Try<'_> {
         None
     }
 
-    /// The objects as they are to be applied.
-    async fn build(&self, files: &Files) -> anyhow::Result<Result<Vec<Value>, BuildError>> {
-        let spec = &self.object["spec"];
-        let path = spec["path"].as_str().unwrap_or_default();
-        let target = spec["targetNamespace"].as_str();
-        let keys = match self.keys().await? {
-            Ok(keys) => keys,
-            Err(message) => return Ok(Err(BuildError::Plain(message))),
-        };
-        let built = match keys {
-            None => build(files, path, target, None),
-            Some(keys) => build(files, path, target, Some(&|text: &str| open(text, &keys))),
-        };
-        let mut objects = match built {
-            Ok(objects) => objects,
-            Err(error) => return Ok(Err(error)),
-        };
-        if spec["postBuild"].is_object() {
-            let variables = match self.variables().await? {
-                Ok(variables) => variables,
-                Err(message) => {
-                    let first = objects.first().map(id).unwrap_or_default();
-                    let message = format!("post build failed for '{first}': {message}");
-                    return Ok(Err(BuildError::Plain(message)));
-                }
-            };
-            for object in &mut objects {
-                let off = annotation(object, "kustomize.toolkit.fluxcd.io/substitute");
-                if variables.is_empty() || off == Some("disabled") {
-                    continue;
-                }
-                match substitute(object, &variables) {
-                    Ok(done) => *object = done,
-                    Err(message) => {
-                        let at = format!("{}/{}", gvk(object), name(object));
-                        let message = format!(
-                            "post build failed for '{at}': envsubst error: variable substitution failed: {message}"
-                        );
-                        return Ok(Err(BuildError::Plain(message)));
-                    }
-                }
-            }
-        }
-        Ok(Ok(objects))
-    }
-
-    /// The age keys, if the Kustomization decrypts.
-    async fn keys(&self) -> anyhow::Result<Result<Option<String>, String>> {
-        let Some(secret) = self.object["spec"]["decryption"]["secretRef"]["name"].as_str() else {
-            return Ok(Ok(None));
-        };
-        let space = namespace(self.object);
-        let found = self.tick.cluster.get("v1", "Secret", space, secret).await?;
-        let Some(found) = found else {
-            return Ok(Err(format!("secrets \"{secret}\" not found")));
-        };
-        let data = found["data"].as_object();
-        let files = data.into_iter().flatten();
-        let files = files.filter(|(key, _)| key.ends_with(".agekey"));
-        let files = files.filter_map(|(_, value)| decoded(value));
-        Ok(Ok(Some(files.collect::<Vec<_>>().join("\n"))))
-    }
-
-    /// The variables of `postBuild`, the later and the inline ones winning.
-    async fn variables(&self) -> anyhow::Result<Result<Variables, String>> {
-        let post_build = &self.object["spec"]["postBuild"];
-        let mut variables = Variables::new();
-        for from in post_build["substituteFrom"]
-            .as_array()
-            .into_iter()
-            .flatten()
-        {
-            let kind = from["kind"].as_str().unwrap_or_default();
-            let own = from["name"].as_str().unwrap_or_default();
-            let space = namespace(self.object);
-            let found = self.tick.cluster.get("v1", kind, space, own).await?;
-            let Some(found) = found else {
-                if from["optional"] == true {
-                    continue;
-                }
-                let plural = format!("{}s", kind.to_lowercase());
-                return Ok(Err(format!(
-                    "substitute from '{kind}/{own}' error: {plural} \"{own}\" not found"
-                )));
-            };
-            for (key, value) in found["data"].as_object().into_iter().flatten() {
-                if !is_name(key) {
-                    return Ok(Err(format!(
-                        "'{key}' var name is invalid, must match '^[_[:alpha:]][_[:alpha:][:digit:]]*$'"
-                    )));
-                }
-                let text = match kind {
-                    "Secret" => decoded(value),
-                    _ => value.as_str().map(str::to_owned),
-                };
-                // Lines end where a value ends.
-                let text = text.unwrap_or_default().replace('\n', "");
-                variables.insert(key.clone(), text);
-            }
-        }
-        for (key, value) in post_build["substitute"].as_object().into_iter().flatten() {
-            let text = value.as_str().unwrap_or_default();
-            variables.insert(key.clone(), text.replace('\n', ""));
-        }
-        Ok(Ok(variables))
-    }
-
     /// Applies everything. The inner error is why not.
     async fn apply(&self, objects: Vec<Value>) -> anyhow::Result<Result<Vec<Wanted>, String>> {
         let mut ready = Vec::new();
@@ -554,127 +439,6 @@ impl Try<'_> {
     }
 }
 
-/// Looks at what a Kustomization waits for.
-async fn check(object: &Value, waiting: Waiting, tick: &Tick) -> anyhow::Result<Outcome> {
-    let (mut pending, mut stalled) = (Vec::new(), Vec::new());
-    for wanted in &waiting.objects {
-        let found = wanted.get(tick).await?;
-        let health = wanted.health(object, found.as_ref());
-        let (kind, space, own) = (&wanted.kind, &wanted.namespace, &wanted.name);
-        let at = match space.is_empty() {
-            true => format!("{kind}/{own}"),
-            false => format!("{kind}/{space}/{own}"),
-        };
-        let word = health.word();
-        match health {
-            Health::Current => {}
-            Health::Failed => stalled.push(format!("{at} status: '{word}'")),
-            _ => pending.push(format!("{at} status: '{word}'")),
-        }
-    }
-    if tick
-        .faults
-        .has(&Fault::KustomizationStuck(name(object).to_owned()))
-    {
-        let (space, own) = (namespace(object), name(object));
-        pending.push(format!("Deployment/{space}/{own} status: 'InProgress'"));
-    }
-    let failed = |why: String| {
-        // In real time nothing of this is to the point.
-        let ticks = tick.number - waiting.since;
-        let message = format!("health check failed after {ticks} ticks: {why}");
-        let (reason, after) = ("HealthCheckFailed", retry(object));
-        Ok(Outcome::Failed {
-            reason,
-            message,
-            after,
-        })
-    };
-    if !stalled.is_empty() {
-        let all = stalled.join(", ");
-        return failed(format!("failed early due to stalled resources: [{all}]"));
-    }
-    if pending.is_empty() {
-        let revision = waiting.revision;
-        return Ok(Outcome::Applied { revision });
-    }
-    if tick.number >= waiting.deadline {
-        let all = pending.join(", ");
-        return failed(format!("timeout waiting for: [{all}]"));
-    }
-    Ok(Outcome::Waits(waiting))
-}
-
-impl Wanted {
-    fn of(object: &Value) -> Self {
-        let text = |field: &str| object[field].as_str().unwrap_or_default().to_owned();
-        Self {
-            api_version: text("apiVersion"),
-            kind: text("kind"),
-            namespace: namespace(object).to_owned(),
-            name: name(object).to_owned(),
-        }
-    }
-
-    async fn get(&self, tick: &Tick) -> kube::Result<Option<Value>> {
-        let (api, kind) = (&self.api_version, &self.kind);
-        tick.cluster
-            .get(api, kind, &self.namespace, &self.name)
-            .await
-    }
-
-    fn health(&self, kustomization: &Value, found: Option<&Value>) -> Health {
-        let expressions = kustomization["spec"]["healthCheckExprs"].as_array();
-        let ours = expressions.into_iter().flatten().find(|expressions| {
-            expressions["kind"] == self.kind.as_str()
-                && expressions["apiVersion"] == self.api_version.as_str()
-        });
-        let (Some(expressions), Some(object)) = (ours, found) else {
-            return health(found);
-        };
-        let says = |part: &str| {
-            let text = expressions[part].as_str();
-            text.is_some_and(|text| holds(text, object) == Ok(true))
-        };
-        match () {
-            () if says("inProgress") => Health::InProgress,
-            () if says("failed") => Health::Failed,
-            () if says("current") => Health::Current,
-            () => Health::InProgress,
-        }
-    }
-
-    /// An entry of an inventory.
-    fn entry(&self) -> Value {
-        let (group, version) = self
-            .api_version
-            .split_once('/')
-            .unwrap_or(("", &self.api_version));
-        let (kind, space, own) = (&self.kind, &self.namespace, &self.name);
-        // A colon of a name (RBAC has some) stands as two underscores.
-        let own = own.replace(':', "__");
-        json!({ "id": format!("{space}_{own}_{group}_{kind}"), "v": version })
-    }
-
-    fn from_entry(entry: &Value) -> Option<Self> {
-        let parts: Vec<_> = entry["id"].as_str()?.splitn(2, '_').collect();
-        let (space, rest) = (*parts.first()?, *parts.get(1)?);
-        let mut from_end = rest.rsplitn(3, '_');
-        let (kind, group, own) = (from_end.next()?, from_end.next()?, from_end.next()?);
-        let version = entry["v"].as_str()?;
-        let api_version = match group {
-            "" => version.to_owned(),
-            group => format!("{group}/{version}"),
-        };
-        Some(Self {
-            api_version,
-            kind: kind.to_owned(),
-            namespace: space.to_owned(),
-            name: own.replace("__", ":"),
-        })
-    }
-}
-
 /// An object as Flux shows it: `HelmRelease/pg/pg-db`.
 fn shown(object: &Value) -> String {
     let kind = object["kind"].as_str().unwrap_or_default();
@@ -706,20 +470,6 @@ fn normalize(object: &mut Value) {
     }
 }
 
-fn decoded(value: &Value) -> Option<String> {
-    String::from_utf8(BASE64.decode(value.as_str()?).ok()?).ok()
-}
-
-fn open(text: &str, keys: &str) -> Result<Value, String> {
-    sops::open(text, keys).map_err(|error| match error {
-        SopsError::OtherKey(_) | SopsError::NoIdentity => {
-            "cannot get sops data key: Error getting data key: 0 successful groups required, got 0"
-                .to_owned()
-        }
-        other => format!("error decrypting sops tree: {other}"),
-    })
-}
-
 #[async_trait]
 impl Controller for Kustomize {
     fn name(&self) -> &'static str {
@@ -727,6 +477,9 @@ impl Controller for Kustomize {
     }
 
     async fn reconcile(&mut self, tick: &Tick) -> anyhow::Result<()> {
+        if !runs(MANAGER, tick).await? {
+            return Ok(());
+        }
         let watched = Watched::look(tick, &SOURCES).await?;
         let all = tick.cluster.list(KUSTOMIZE, "Kustomization").await?;
         self.known.keep(&all);
