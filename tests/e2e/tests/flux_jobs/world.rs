@@ -77,7 +77,7 @@ impl Scene {
         controllers.push(Box::new(Database));
         let pace = Pace {
             every: Duration::from_millis(30),
-            ..Pace::default()
+            stands_for: Duration::from_secs(30),
         };
         let shop = AppSettings {
             deployments: vec![("dsf".into(), "dsf".into())],
@@ -103,6 +103,42 @@ impl Scene {
         let scene = Self::new().await?;
         scene.done(Job::FluxBootstrap).await?;
         Ok(scene)
+    }
+
+    /// The same with a namespace, and nothing else.
+    pub(crate) async fn with_namespace(name: &str) -> anyhow::Result<Self> {
+        let scene = Self::new().await?;
+        let metadata = json!({ "name": name });
+        let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": metadata});
+        scene.sim.put(namespace)?;
+        Ok(scene)
+    }
+
+    /// Defines a kind, and waits until it is served.
+    pub(crate) async fn define(&self, group: &str, kind: &str) -> anyhow::Result<()> {
+        let plural = format!("{}s", kind.to_lowercase());
+        let any = json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true});
+        let schema = json!({"type": "object", "properties": {"spec": any, "status": any}});
+        self.sim.put(json!({
+            "apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
+            "metadata": {"name": format!("{plural}.{group}")},
+            "spec": {
+                "group": group, "scope": "Namespaced",
+                "names": {"kind": kind, "listKind": format!("{kind}List"), "plural": plural,
+                    "singular": kind.to_lowercase()},
+                "versions": [{"name": "v1", "served": true, "storage": true,
+                    "subresources": {"status": {}}, "schema": {"openAPIV3Schema": schema}}],
+            },
+        }))?;
+        let metadata = json!({"namespace": "default", "name": "probe"});
+        let probe =
+            json!({"apiVersion": format!("{group}/v1"), "kind": kind, "metadata": metadata});
+        until("the kind is served", async || {
+            Ok(self.sim.put(probe.clone()).is_ok())
+        })
+        .await?;
+        self.sim.remove(kind, "default", "probe");
+        Ok(())
     }
 
     /// The secrets that a recovery is given.
@@ -291,7 +327,7 @@ applications:
     running: {{ storefront: {{ enabled: true }} }}
     url: \"http://shop.${{DOMAIN}}:8080/\"
     expect: the-data
-certificates: [istio-system/slr]
+certificates: [istio-system/tls-slr]
 ",
             machines = machines(),
         )

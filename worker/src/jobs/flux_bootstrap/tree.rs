@@ -90,10 +90,8 @@ fn is_denied(source: &Value) -> bool {
         return false;
     };
     let message = ready["message"].as_str().unwrap_or_default();
-    let said = |words: &&str| message.contains(words);
-    ready["status"] == "False"
-        && wait::is_current(source, ready)
-        && DENIED.iter().any(|words| said(&words))
+    let said = |words: &&str| message.contains(*words);
+    ready["status"] == "False" && wait::is_current(source, ready) && DENIED.iter().any(said)
 }
 
 /// Judges all of them together.
