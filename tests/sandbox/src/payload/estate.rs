@@ -131,11 +131,7 @@ fn spec(sandbox: &Sandbox) -> anyhow::Result<String> {
         ensure!(spec.contains(from), "the example has no {from}");
         spec = spec.replace(from, to);
     }
-    // Nobody plays cert-manager here yet.
-    let kept = spec
-        .lines()
-        .filter(|line| !line.starts_with("certificates:"));
-    Ok(kept.map(|line| format!("{line}\n")).collect())
+    Ok(spec)
 }
 
 /// pgBackRest's configuration with the keys of the store.

@@ -69,7 +69,8 @@ impl Kubernetes {
         let Some(api) = self.members.remove(&machine.id) else {
             return;
         };
-        let name = kubelet(machine).map(|node| node["name"].as_str().unwrap_or_default().to_owned());
+        let name =
+            kubelet(machine).map(|node| node["name"].as_str().unwrap_or_default().to_owned());
         let Some(mut node) = name.and_then(|name| api.get("Node", "", &name)) else {
             return;
         };
