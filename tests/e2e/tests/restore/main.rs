@@ -119,34 +119,40 @@ async fn what_was_restored_is_backed_up_and_only_then_promoted() -> anyhow::Resu
     scene.lab.sandbox.stop().await
 }
 
+/// A restore that goes wrong like this fails with these words.
+async fn is_caught(fault: Fault, words: &str) -> anyhow::Result<()> {
+    let scene = Scene::new().await?;
+    let source = scene.source();
+    scene.faults.set(fault);
+    let (_, why) = scene.fails(&scene.spec(), restore()).await?;
+    ensure!(why.contains(words), "{why}");
+    ensure!(why.contains("stay frozen: slr"), "{why}");
+    nothing_is_taken_for_restored(&scene, &source).await?;
+    scene.lab.sandbox.stop().await
+}
+
 #[tokio::test(flavor = "multi_thread")]
-async fn a_database_that_is_ready_and_not_the_right_one_is_never_taken_for_it() -> anyhow::Result<()>
-{
-    for (fault, words) in [
-        (
-            Fault::EmptyDatabaseThatIsReady,
-            "it may be a new, empty one",
-        ),
-        (
-            Fault::ReadyWithoutData,
-            "orders: `select count(*) from orders` should give at least 12, and gave `0`",
-        ),
-        (Fault::WrongSystemId, "system-id: "),
-        (
-            Fault::RestoreJobFails("ERROR: [082]: unable to get 0000000100000000000000A1".into()),
-            "the restore failed",
-        ),
-    ] {
-        let scene = Scene::new().await?;
-        let source = scene.source();
-        scene.faults.set(fault.clone());
-        let (_, why) = scene.fails(&scene.spec(), restore()).await?;
-        ensure!(why.contains(words), "{fault:?}: {why}");
-        ensure!(why.contains("stay frozen: slr"), "{fault:?}: {why}");
-        nothing_is_taken_for_restored(&scene, &source).await?;
-        scene.lab.sandbox.stop().await?;
-    }
-    Ok(())
+async fn a_new_database_that_is_ready_is_not_a_restored_one() -> anyhow::Result<()> {
+    let words = "it may be a new, empty one";
+    is_caught(Fault::EmptyDatabaseThatIsReady, words).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restored_database_without_its_rows_is_not_proven() -> anyhow::Result<()> {
+    let words = "orders: `select count(*) from orders` should give at least 12, and gave `0`";
+    is_caught(Fault::ReadyWithoutData, words).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restored_database_that_is_another_one_is_not_proven() -> anyhow::Result<()> {
+    let words = "system-id: `select system_identifier from pg_control_system()`";
+    is_caught(Fault::WrongSystemId, words).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restore_that_fails_is_told_with_what_its_container_ended() -> anyhow::Result<()> {
+    let words = "ERROR: [082]: unable to get 0000000100000000000000A1";
+    is_caught(Fault::RestoreJobFails(words.into()), "ended with 82").await
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -100,7 +100,8 @@ pub(super) fn text(chosen: &Chosen, progress: &str, trouble: Option<String>) -> 
     }
 }
 
-/// Whether the database goes on without its source, as it was restored.
+/// Whether the database goes on without its source, as it was restored. What stands in its way then, such as an agent
+/// that does not find its server, may be mended while we wait.
 pub(super) fn settled(
     release: Option<String>,
     seen: &finished::Objects,
@@ -108,11 +109,10 @@ pub(super) fn settled(
 ) -> Result<Poll<()>, JobError> {
     let wait = |text: String| Ok(Poll::Pending(text));
     match state {
-        Restoring::Failed { reason } | Restoring::Contradiction { what: reason } => {
-            Err(JobError::fatal(format!(
-                "after its restore the database did not stay what it was: {reason}"
-            )))
-        }
+        Restoring::Contradiction { what } => Err(JobError::fatal(format!(
+            "after its restore the database did not stay what it was: {what}"
+        ))),
+        Restoring::Failed { reason } => wait(reason),
         _ if release.is_some() => wait(release.unwrap_or_default()),
         _ if has_source(seen) => wait(format!("the {PERCONA} still has its source")),
         Restoring::Running { progress, trouble } => wait(match trouble {
@@ -267,12 +267,12 @@ mod tests {
             Some("source"),
         );
         check(None, Value::Null, running(), Some("2 of 3; a Pod"));
-        for wrong in [
-            Restoring::Failed { reason: "x".into() },
-            Restoring::Contradiction { what: "x".into() },
-        ] {
-            settled(None, &seen(Value::Null), wrong).unwrap_err();
-        }
+        let agent = Restoring::Failed {
+            reason: "container pmm-client dies".into(),
+        };
+        check(None, Value::Null, agent, Some("pmm-client"));
+        let other = Restoring::Contradiction { what: "x".into() };
+        settled(None, &seen(Value::Null), other).unwrap_err();
     }
 
     #[test]
