@@ -3,11 +3,23 @@
 its own every second, the calls of kubectl that anybody makes, and an etcdctl that knows its members.
 
 node.py start api IP | start kubelet | start containerd | kubectl IP ... | etcdctl ...
+
+Where the API is a real one it keeps etcd and kube-apiserver running, the kubelet reports to it by its own
+certificate, kubectl is the real one, and etcdctl asks the members.
+
+node.py start etcd | start kube-apiserver | real-kubectl ... | real-etcdctl ...
+
+node.py boot starts what the host had before.
 """
 
+import fcntl
+import http.client
 import json
 import os
+import platform
 import socket
+import ssl
+import subprocess
 import sys
 import time
 import urllib.error
@@ -20,6 +32,10 @@ PATIENCE = 30
 CONFIG = "/etc/kubernetes/kubelet.json"
 MEMBERS = "/etc/kubernetes/etcd.json"
 DRAINED = "/var/lib/standin/drained"
+ADMIN = "/etc/kubernetes/admin.conf"
+BOOTED = "/run/standin-boot"
+# The real programs, and how they are run.
+PROGRAMS = "/usr/local/lib/standin"
 
 
 def api(ip):
@@ -111,6 +127,8 @@ def call(ip, method, path, value=None):
 def kubelet():
     with open("/proc/sys/kernel/random/boot_id") as file:
         boot = file.read().strip()
+    if config()["real_api"]:
+        report_for_ever(boot)
     while True:
         node = config() | {"boot": boot}
         for master in node["masters"]:
@@ -119,6 +137,96 @@ def kubelet():
             except OSError:
                 pass  # It is being started, or gone; the next round tells it.
         time.sleep(1)
+
+
+def report_for_ever(boot):
+    """Registers the node and says how it is, as a kubelet does: to the first master that answers."""
+    node = config()
+    here = ssl.create_default_context(cafile="/etc/kubernetes/ssl/ca.crt")
+    here.load_cert_chain("/var/lib/kubelet/pki/kubelet-client-current.pem")
+    since = now()
+    while True:
+        for master in node["masters"]:
+            try:
+                report(master, here, node, status(node, boot, since))
+                break
+            except (OSError, http.client.HTTPException):
+                pass  # It is being started, or gone; another one may answer.
+        time.sleep(2)
+
+
+def report(master, context, node, status):
+    api = http.client.HTTPSConnection(master, PORT, timeout=5, context=context)
+
+    def say(method, path, kind, value):
+        api.request(method, path, json.dumps(value), {"Content-Type": kind})
+        answer = api.getresponse()
+        answer.read()
+        return answer.status
+
+    try:
+        path = f"/api/v1/nodes/{node['name']}/status"
+        patch = ("PATCH", path, "application/strategic-merge-patch+json", {"status": status})
+        if say(*patch) == 404:
+            labels = {"kubernetes.io/hostname": node["name"], "kubernetes.io/os": "linux"}
+            new = {"kind": "Node", "apiVersion": "v1", "metadata": {"name": node["name"], "labels": labels}}
+            say("POST", "/api/v1/nodes", "application/json", new)
+            say(*patch)
+    finally:
+        api.close()
+
+
+def status(node, boot, since):
+    machine = platform.uname()
+    ready = {
+        "type": "Ready",
+        "status": "True",
+        "reason": "KubeletReady",
+        "message": "a kubelet of the tests is posting ready status",
+        "lastHeartbeatTime": now(),
+        "lastTransitionTime": since,
+    }
+    info = {
+        "architecture": "amd64" if machine.machine == "x86_64" else "arm64",
+        "bootID": boot,
+        "containerRuntimeVersion": "none://0",
+        "kernelVersion": machine.release,
+        "kubeProxyVersion": node["version"],
+        "kubeletVersion": node["version"],
+        "machineID": node["name"],
+        "operatingSystem": "linux",
+        "osImage": "a host of the tests",
+        "systemUUID": node["name"],
+    }
+    addresses = [{"type": "InternalIP", "address": node["ip"]}, {"type": "Hostname", "address": node["name"]}]
+    return {"conditions": [ready], "nodeInfo": info, "addresses": addresses}
+
+
+def now():
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+
+
+def service(name):
+    """Keeps a program running, as systemd would."""
+    while True:
+        with open(f"/var/log/{name}.log", "ab") as log:
+            subprocess.run([f"{PROGRAMS}/run-{name}"], stdout=log, stderr=log)
+        time.sleep(1)
+
+
+def real_kubectl(args):
+    """The real one. Its answer to `version` has the version that the API server stands for; the true one is
+    beside it. No other answer is touched."""
+    command = [f"{PROGRAMS}/kubectl"] + args
+    if [word for word in args if not word.startswith("--")] != ["version"] or "--output=json" not in args:
+        os.execv(command[0], command)
+    said = subprocess.run(command, stdout=subprocess.PIPE)
+    if said.returncode:
+        sys.exit(said.returncode)
+    versions = json.loads(said.stdout)
+    server = versions["serverVersion"]
+    versions["serverVersion"] = server | {"gitVersion": config()["version"], "really": server["gitVersion"]}
+    print(json.dumps(versions))
 
 
 def containerd():
@@ -204,6 +312,39 @@ def etcdctl(args):
         sys.exit(f"unknown command: {args}")
 
 
+def real_etcdctl(args):
+    """Asks the members, in JSON: what etcdctl asks by gRPC. There is no etcdctl beside our etcd."""
+    options = dict(word.split("=", 1) for word in args if word.startswith("--") and "=" in word)
+    words = [word for word in args if not word.startswith("--")]
+    here = ssl.create_default_context(cafile=options["--cacert"])
+    here.load_cert_chain(options["--cert"], options["--key"])
+
+    def ask(url, value=None):
+        data = None if value is None else json.dumps(value).encode()
+        with urllib.request.urlopen(urllib.request.Request(url, data), timeout=5, context=here) as answer:
+            return json.load(answer)
+
+    def healthy(url):
+        try:
+            return ask(f"{url}/health")["health"] == "true"
+        except (OSError, ValueError):
+            return False
+
+    try:
+        known = ask(f"{options['--endpoints']}/v3/cluster/member/list", {})
+    except OSError as error:
+        sys.exit(f"Error: {error}")
+    if words == ["member", "list"]:
+        print(json.dumps(known))
+    elif words == ["endpoint", "health"] and "--cluster" in args:
+        urls = [url for member in known["members"] for url in member.get("clientURLs", [])]
+        health = [{"endpoint": url, "health": healthy(url)} for url in urls]
+        print(json.dumps(health))
+        sys.exit(0 if all(one["health"] for one in health) else 1)
+    else:
+        sys.exit(f"unknown command: {args}")
+
+
 def answers(ip):
     try:
         socket.create_connection((ip, PORT), timeout=1).close()
@@ -214,6 +355,13 @@ def answers(ip):
 
 def start(role, *args):
     """Leaves a process behind, unless it is there."""
+    # After a boot several may log in at once.
+    with open("/run/standin.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        leave_behind(role, *args)
+
+
+def leave_behind(role, *args):
     pid_file = f"/run/standin-{role}.pid"
     try:
         with open(pid_file) as file:
@@ -231,12 +379,32 @@ def start(role, *args):
     for number in range(3):
         os.dup2(null, number)
     os.closerange(3, 1024)
+    if os.path.exists(f"{PROGRAMS}/run-{role}"):
+        service(role)
     {"api": api, "kubelet": kubelet, "containerd": containerd}[role](*args)
+
+
+def boot():
+    for role in ("etcd", "kube-apiserver"):
+        if os.path.exists(f"{PROGRAMS}/run-{role}"):
+            start(role)
+    if os.path.exists(CONFIG):
+        node = config()
+        if os.path.exists(ADMIN) and not node["real_api"]:
+            start("api", node["ip"])
+        start("kubelet")
+    open(BOOTED, "w").close()
 
 
 if __name__ == "__main__":
     if sys.argv[1] == "start":
         start(*sys.argv[2:])
+    elif sys.argv[1] == "boot":
+        boot()
+    elif sys.argv[1] == "real-kubectl":
+        real_kubectl(sys.argv[2:])
+    elif sys.argv[1] == "real-etcdctl":
+        real_etcdctl(sys.argv[2:])
     elif sys.argv[1] == "etcdctl":
         etcdctl(sys.argv[2:])
     else:

@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
+use sandbox::kube_api::Assets;
 use tempfile::TempDir;
 use tokio::process::Command;
 
@@ -22,19 +23,13 @@ impl Tools {
     pub async fn made() -> anyhow::Result<Self> {
         let runner = program("rekindle-runner")?;
         let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../kubespray-image");
-        let made = Command::new(script)
-            .arg(&runner)
-            .kill_on_drop(true)
-            .output();
-        let made = made.await.context("run tests/kubespray-image")?;
-        let words = String::from_utf8_lossy(&made.stderr);
-        ensure!(made.status.success(), "tests/kubespray-image: {words}");
-        let image = std::fs::read(String::from_utf8(made.stdout)?.trim())?;
+        let made = output(Command::new(script).arg(&runner)).await?;
+        let image = std::fs::read(made.trim())?;
         // What would be uploaded is mostly for debuggers.
         let folder = tempfile::tempdir()?;
         let mut strip = Command::new("strip");
         strip.arg("-o").arg(folder.path().join("rekindle-runner"));
-        ensure!(strip.arg(&runner).status().await?.success(), "strip failed");
+        output(strip.arg(&runner)).await?;
         Ok(Self { image, folder })
     }
 
@@ -44,6 +39,32 @@ impl Tools {
         let image = self.image.clone();
         site.sandbox.s3.put_object("artifacts/kubespray", image);
         Ok(site)
+    }
+
+    /// Puts a real etcd, kube-apiserver and kubectl into the site's bucket; gives the playbook's variable that says
+    /// where they are, for `extra_vars`.
+    pub async fn real_api(&self, site: &Site) -> anyhow::Result<String> {
+        let assets = Assets::find().await?;
+        let kubectl = concat!(env!("CARGO_MANIFEST_DIR"), "/../kubectl");
+        let kubectl = output(Command::new(kubectl).arg("install")).await?;
+        let archive = self.folder.path().join("programs");
+        let mut pack = Command::new("tar");
+        pack.args(["--use-compress-program=zstd -1 -T0", "-cf"])
+            .arg(&archive);
+        pack.arg("-C").arg(assets.folder());
+        pack.args(["etcd", "kube-apiserver", "-C", kubectl.trim(), "kubectl"]);
+        output(&mut pack).await?;
+        // Ours would take seconds: it is a debug build.
+        let said = output(Command::new("sha256sum").arg(&archive)).await?;
+        let digits = said.split_whitespace().next().context("a digest")?;
+        let bytes = tokio::fs::read(&archive).await?;
+        site.sandbox.s3.put_object("programs", bytes);
+        let store = site.sandbox.store().await?;
+        let url = store.lend("programs", Duration::from_secs(3600)).await?;
+        let url = url.reveal();
+        Ok(format!(
+            "standin_programs: {{ url: \"{url}\", sha256: \"{digits}\" }}"
+        ))
     }
 
     /// Workers that have the runner; not yet started.
@@ -66,4 +87,13 @@ impl Tools {
         );
         spec.replacen("load_balancer:", &section, 1)
     }
+}
+
+/// What a program prints that has to succeed.
+async fn output(command: &mut Command) -> anyhow::Result<String> {
+    let said = command.kill_on_drop(true).output().await;
+    let said = said.with_context(|| format!("run {command:?}"))?;
+    let error = String::from_utf8_lossy(&said.stderr);
+    ensure!(said.status.success(), "{command:?}: {error}");
+    Ok(String::from_utf8(said.stdout)?)
 }

@@ -1,6 +1,6 @@
-//! The job `kubespray` with nothing of it imitated but Kubernetes itself: worker processes, a broker,
-//! real hosts, the real runner with the image of deploy/rootfs, and in it the real Ansible with a
-//! playbook of ours (tests/e2e/kubespray). Needs root.
+//! The job `kubespray` with nothing of it imitated but Kubespray itself and the kubelets: worker processes, a
+//! broker, real hosts, the real runner with the image of deploy/rootfs, in it the real Ansible with a playbook
+//! of ours (tests/e2e/kubespray), and what that brings up: a real kube-apiserver on every master. Needs root.
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
 use std::collections::BTreeSet;
@@ -15,12 +15,17 @@ use e2e::site::Site;
 use e2e::tools::Tools;
 use jobs::ids::{JobName, NodeName, StepKey};
 use jobs::keys;
+use jobs::record::NodeRecord;
+use jobs::spec::{Node, Role};
 use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
 use rand::{RngExt, SeedableRng};
-use serde_json::Value;
+use serde_json::{Map, Value};
 use tokio::time::{sleep, timeout};
+use worker::cluster::Cluster;
+use worker::kube::{Objects, administrator};
 use worker::ssh::{HostExt, Ssh};
+use worker::world::Entrance;
 
 const JOB: &str = "kubespray";
 /// Only ends runs that are broken.
@@ -32,8 +37,7 @@ const MARKS: usize = 5;
 struct Scene {
     site: Site,
     spec: String,
-    master: NodeName,
-    bastion: NodeName,
+    nodes: Vec<Node>,
     tools: Tools,
 }
 
@@ -42,18 +46,28 @@ impl Scene {
     async fn new(spec: &str, pause: u32) -> anyhow::Result<Self> {
         let tools = Tools::made().await?;
         let site = tools.site().await?;
-        let more = format!("  extra_vars: {{ standin_pause: {pause} }}\n");
+        let programs = tools.real_api(&site).await?;
+        let more = format!("  extra_vars:\n    standin_pause: {pause}\n    {programs}\n");
         let spec = tools.spec(spec, &more);
         let parsed = jobs::spec::ClusterSpec::parse(&spec);
         let nodes = parsed.map_err(|e| anyhow::anyhow!("{e:?}"))?.nodes();
-        let first = |role| nodes.iter().find(|node| node.role == role).cloned();
         Ok(Self {
             site,
             spec,
-            master: first(jobs::spec::Role::Master).context("a master")?.name,
-            bastion: first(jobs::spec::Role::Bastion).context("a bastion")?.name,
+            nodes,
             tools,
         })
+    }
+
+    fn named(&self, role: Role) -> impl Iterator<Item = &NodeName> {
+        let nodes = self.nodes.iter().filter(move |node| node.role == role);
+        nodes.map(|node| &node.name)
+    }
+
+    /// Logs in to the first node of a role.
+    async fn login(&self, begun: &Begun, role: Role) -> anyhow::Result<Ssh> {
+        let node = self.named(role).next().context("such a node")?;
+        self.site.sandbox.login(&begun.cluster, node).await
     }
 
     fn workers(&self) -> anyhow::Result<Workers> {
@@ -64,9 +78,98 @@ impl Scene {
         self.site.begin_with(&self.spec, None).await
     }
 
-    async fn bastion(&self, begun: &Begun) -> anyhow::Result<Ssh> {
-        let sandbox = &self.site.sandbox;
-        sandbox.login(&begun.cluster, &self.bastion).await
+    /// Starts the first node of a role anew.
+    async fn reboot(&self, role: Role) -> anyhow::Result<()> {
+        let node = self.named(role).next().context("such a node")?;
+        let servers = self.site.sandbox.clo.snapshot().servers;
+        let server = servers.iter().find(|s| s.name == node.as_str());
+        let server = server.with_context(|| format!("{node} is gone"))?;
+        self.site.sandbox.hosts.reboot(&server.id).await
+    }
+
+    /// What jobs wrote down of the nodes of a role.
+    async fn records(&self, begun: &Begun, role: Role) -> anyhow::Result<Vec<NodeRecord>> {
+        let store = self.site.sandbox.store().await?;
+        let cluster = Cluster::new(&begun.cluster, &store);
+        let mut records = Vec::new();
+        for name in self.named(role) {
+            let record = cluster.node(name).await?;
+            records.push(record.with_context(|| format!("{name} has no record"))?);
+        }
+        Ok(records)
+    }
+
+    /// The API as jobs come to it: through the bastion and any master, with what stands in `admin.conf`.
+    async fn api(&self, begun: &Begun) -> anyhow::Result<Objects> {
+        let store = self.site.sandbox.store().await?;
+        let lb = Cluster::new(&begun.cluster, &store).load_balancer().await?;
+        let bastion = self.records(begun, Role::Bastion).await?.pop();
+        let way = Entrance::Bastion(Box::new(bastion.context("a bastion")?), lb);
+        let masters = self.records(begun, Role::Master).await?;
+        let masters = self.site.sandbox.world()?.masters(way, masters);
+        let client = administrator(masters).await;
+        Ok(Objects::new(
+            client.map_err(|error| anyhow::anyhow!("{error}"))?,
+        ))
+    }
+
+    /// The API is a real one, of these nodes, and lets nobody do what they may not.
+    async fn check_api(&self, begun: &Begun, nodes: &Map<String, Value>) -> anyhow::Result<()> {
+        let api = self.api(begun).await?;
+        let list = get(&api, "/api/v1/nodes").await?;
+        let items = list["items"].as_array().context("a list of nodes")?;
+        let name = |item: &Value| item["metadata"]["name"].as_str().map(str::to_owned);
+        let known: BTreeSet<Option<String>> = items.iter().map(name).collect();
+        ensure!(known == nodes.keys().cloned().map(Some).collect(), "{list}");
+        let has_id = |item: &Value| item["metadata"]["uid"].is_string();
+        ensure!(items.iter().all(has_id), "who made these? {list}");
+
+        // kubectl says for which version the server stands, and hides nothing.
+        let master = self.login(begun, Role::Master).await?;
+        let kubectl = "--kubeconfig=/etc/kubernetes/admin.conf";
+        let said = ["kubectl", kubectl, "version", "--output=json"];
+        let said: Value = serde_json::from_slice(&master.run_ok(&said).await?.stdout)?;
+        let version = get(&api, "/version").await?;
+        ensure!(
+            version["gitVersion"].is_string()
+                && said["serverVersion"]["really"] == version["gitVersion"],
+            "{said} of {version}"
+        );
+
+        // A kubelet's certificate is good for its own node only, and none for nothing.
+        let worker = self.login(begun, Role::Worker).await?;
+        let own = self.named(Role::Worker).next().context("a worker")?;
+        let other = &self.records(begun, Role::Master).await?[0];
+        let server = format!("https://{}:6443/api/v1/nodes", other.internal.ip);
+        let kubelet = "--cert /var/lib/kubelet/pki/kubelet-client-current.pem";
+        for (by, node, answer) in [
+            (kubelet, own, "200"),
+            (kubelet, &other.node, "403"),
+            ("", own, "403"),
+        ] {
+            let change = format!(
+                r#"curl --silent --output /dev/null --write-out '%{{http_code}}' --cacert /etc/kubernetes/ssl/ca.crt {by} \
+                --request PATCH --header 'Content-Type: application/merge-patch+json' \
+                --data '{{"metadata": {{"annotations": {{"a": "b"}}}}}}' {server}/{node}"#
+            );
+            let said = worker.run_ok(&["sh", "-c", &change]).await?;
+            ensure!(said.text() == answer, "{by} {node}: {}", said.text());
+        }
+
+        // etcd has a member on every master, by what its API says.
+        let health = format!(
+            "own=/etc/ssl/etcd/ssl/admin-{}; etcdctl --endpoints=https://127.0.0.1:2379 \
+             --cacert=/etc/ssl/etcd/ssl/ca.pem --cert=$own.pem --key=$own-key.pem endpoint health --cluster",
+            other.node
+        );
+        let health = master.run_ok(&["sh", "-c", &health]).await?;
+        let health: Vec<Value> = serde_json::from_slice(&health.stdout)?;
+        ensure!(
+            health.len() == self.named(Role::Master).count()
+                && health.iter().all(|member| member["health"] == true),
+            "{health:?}"
+        );
+        Ok(())
     }
 
     /// What must hold at the end; gives how often the run was started.
@@ -75,8 +178,9 @@ impl Scene {
         let proof = &record.steps[&StepKey::new("prove/nodes")?].output;
         ensure!(proof["holds"] == true, "{proof}");
         let nodes = proof["observed"]["nodes"].as_object().context("nodes")?;
+        self.check_api(begun, nodes).await?;
 
-        let bastion = self.bastion(begun).await?;
+        let bastion = self.login(begun, Role::Bastion).await?;
         let shell = |script: String| {
             let bastion = &bastion;
             async move { bastion.run_ok(&["sh", "-c", &script]).await }
@@ -94,11 +198,7 @@ impl Scene {
         let attempts = status["attempt"].as_u64().context("attempts")?;
 
         // One start after the other, and the last one came to the end.
-        let master = self
-            .site
-            .sandbox
-            .login(&begun.cluster, &self.master)
-            .await?;
+        let master = self.login(begun, Role::Master).await?;
         let marks = master.run_ok(&["cat", "/var/lib/standin/starts"]).await?;
         let marks = marks.text().to_owned();
         let starts = starts_in(marks.lines().collect())?;
@@ -135,6 +235,11 @@ impl Scene {
         ensure!(running.text().trim() == "0", "Ansible still runs");
         Ok(attempts)
     }
+}
+
+async fn get(api: &Objects, path: &str) -> anyhow::Result<Value> {
+    let request = http::Request::get(path).body(Vec::new())?;
+    Ok(api.client().request(request).await?)
 }
 
 /// How many starts of the playbook left these marks: one after the other, and the last one whole.
@@ -177,6 +282,27 @@ async fn heavy_ansible_on_the_bastion_brings_every_node_up() -> anyhow::Result<(
     let begun = scene.begin().await?;
     begun.finished(LONG).await?;
     ensure!(scene.check(&begun).await? == 1, "started more than once");
+
+    // The API is there again when its master was started anew, with what it knew; so is the kubelet.
+    let of_master = async || {
+        let master = scene.named(Role::Master).next().context("a master")?;
+        let api = scene.api(&begun).await?;
+        let node = get(&api, &format!("/api/v1/nodes/{master}")).await?;
+        let text = |value: &Value| value.as_str().map(str::to_owned).context("a text");
+        let boot = text(&node["status"]["nodeInfo"]["bootID"])?;
+        anyhow::Ok((text(&node["metadata"]["uid"])?, boot))
+    };
+    let (id, boot) = of_master().await?;
+    scene.reboot(Role::Master).await?;
+    let back = async {
+        loop {
+            match of_master().await {
+                Ok((now, booted)) if booted != boot => return now,
+                Ok(_) | Err(_) => sleep(Duration::from_millis(200)).await,
+            }
+        }
+    };
+    ensure!(timeout(LONG, back).await? == id, "it is another node");
     workers.stop().await?;
     scene.site.stop().await
 }
@@ -226,22 +352,17 @@ impl Victim {
             // PID 1 listens, and is out of reach of a signal from inside. Our own session may die
             // before it can tell.
             Victim::Sessions => {
-                let bastion = scene.bastion(begun).await?;
+                let bastion = scene.login(begun, Role::Bastion).await?;
                 let _ = bastion.run(&["pkill", "-KILL", "sshd"]).await;
             }
             Victim::Supervisor => {
-                let bastion = scene.bastion(begun).await?;
+                let bastion = scene.login(begun, Role::Bastion).await?;
                 // The oldest: the container's first process has the same command line.
                 let line = "^[^ ]*rekindle-runner supervise ";
                 let supervisor = ["pkill", "-KILL", "-o", "-f", line];
                 bastion.run(&supervisor).await?;
             }
-            Victim::Bastion => {
-                let servers = scene.site.sandbox.clo.snapshot().servers;
-                let bastion = servers.iter().find(|s| s.name == scene.bastion.as_str());
-                let bastion = bastion.context("the bastion is gone")?;
-                scene.site.sandbox.hosts.reboot(&bastion.id).await?;
-            }
+            Victim::Bastion => scene.reboot(Role::Bastion).await?,
         }
         Ok(())
     }

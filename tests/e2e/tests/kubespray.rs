@@ -478,6 +478,28 @@ async fn an_image_that_is_missing_or_another_one_fails_at_once() -> anyhow::Resu
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_image_with_another_kubespray_is_refused_before_any_node_changes() -> anyhow::Result<()>
+{
+    let play = Play {
+        release: "2.30.0".into(),
+        ..Play::default()
+    };
+    let scene = Scene::new(play).await?;
+    let (worker, begun, why) = scene.failed(&spec()).await?;
+    worker.stop().await?;
+    assert!(
+        why.contains("localhost: task `The image has the one of the spec`")
+            && why.contains("wanted 2.29.1, and the image has 2.30.0"),
+        "{why}"
+    );
+    assert_eq!(scene.run(&begun, 1)["exit"]["code"], 2);
+    for node in ["test-master-1", "test-cache-1"] {
+        assert_eq!(scene.kubelet(node), Value::Null, "{node}");
+    }
+    scene.lab.sandbox.stop().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_job_outlives_the_worker_that_began_it() -> anyhow::Result<()> {
     let scene = Scene::new(Play::default()).await?;
     let (first, begun) = scene.running(40).await?;

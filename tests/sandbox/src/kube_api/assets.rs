@@ -12,10 +12,11 @@ const INSTALL: Duration = Duration::from_secs(1800);
 
 /// The folder that holds etcd and kube-apiserver.
 #[derive(Debug, Clone)]
-pub(super) struct Assets(PathBuf);
+pub struct Assets(PathBuf);
 
 impl Assets {
-    pub(super) async fn find() -> anyhow::Result<Self> {
+    /// Finds them, or makes them, which takes minutes.
+    pub async fn find() -> anyhow::Result<Self> {
         let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../kube-apiserver");
         let mut install = Command::new(script);
         install
@@ -31,6 +32,11 @@ impl Assets {
         );
         let folder = String::from_utf8(out.stdout)?;
         Ok(Self(Path::new(folder.trim_end()).to_owned()))
+    }
+
+    /// The folder.
+    pub fn folder(&self) -> &Path {
+        &self.0
     }
 
     pub(super) fn program(&self, name: &str) -> PathBuf {

@@ -16,9 +16,9 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail, ensure};
 use tempfile::TempDir;
 
-use self::assets::Assets;
 use self::process::Processes;
 
+pub use self::assets::Assets;
 pub use self::pki::{Authority, Pair, Pki, Validity, kubeconfig};
 
 /// A start takes four seconds on a quiet machine.

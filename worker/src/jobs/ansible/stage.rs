@@ -65,10 +65,19 @@ impl Stage {
 
     /// Plays a playbook; `HOME` in it is the folder of the run.
     pub(in crate::jobs) fn play(&self, playbook: &str, more: &[&str]) -> Ran {
+        self.play_by(&inputs::playbook("cluster.yml"), playbook, more)
+    }
+
+    /// Plays a playbook, by a command that plays `cluster.yml`.
+    pub(in crate::jobs) fn play_by(
+        &self,
+        command: &[String],
+        playbook: &str,
+        more: &[&str],
+    ) -> Ran {
         let book = self.home.path().join("cluster.yml");
         std::fs::write(&book, self.here(playbook)).unwrap();
         let programs = programs(None);
-        let command: Vec<String> = inputs::playbook("cluster.yml");
         let words = command.iter().skip(1).filter(|word| *word != "--become");
         let environment = inputs::environment();
         let environment = environment.iter().map(|(k, v)| (*k, self.here(v)));

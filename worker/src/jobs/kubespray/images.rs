@@ -12,6 +12,7 @@ use jobs::keys;
 use jobs::spec::{ImageBundle, Kubernetes};
 use serde_json::{Value, json};
 
+use super::release;
 use crate::engine::{Ctx, JobError};
 use crate::jobs::ansible::inputs::{INPUTS, playbook};
 use crate::jobs::ansible::{Files, Large, bring};
@@ -98,12 +99,12 @@ impl Images {
 }
 
 /// The commands of an install, with or without images.
-pub(super) fn commands(with_images: bool) -> Vec<Vec<String>> {
+pub(super) fn commands(kubernetes: &Kubernetes, with_images: bool) -> Vec<Vec<String>> {
     let with = |mut command: Vec<String>, more: &[&str]| {
         command.extend(more.iter().map(|word| (*word).to_owned()));
         command
     };
-    let all = playbook("cluster.yml");
+    let all = release::playbook(kubernetes, "cluster.yml");
     if !with_images {
         return vec![all];
     }

@@ -295,8 +295,9 @@ fn heavy_an_import_that_fails_fails_the_run() {
 
 #[test]
 fn the_engine_comes_first_then_the_images_then_the_rest() {
+    let kubernetes = ClusterSpec::parse(SPEC).unwrap().kubernetes.unwrap();
     let lines = |with| {
-        images::commands(with)
+        images::commands(&kubernetes, with)
             .iter()
             .map(|words| words.join(" "))
             .collect::<Vec<_>>()

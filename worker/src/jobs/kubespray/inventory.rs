@@ -11,6 +11,7 @@ use jobs::spec::{Cidr, Encapsulation, Kubernetes, NetworkPlugin, Role};
 use serde::Serialize;
 use serde_json::{Value, json};
 
+use super::release;
 use crate::jobs::ansible::inputs::{self, Files, Group, Inventory, Machine};
 
 /// Makes the files. A master whose member etcd has lost already is `not_in_etcd`.
@@ -27,7 +28,9 @@ pub(in crate::jobs) fn render(
         return Err(problems.join("; "));
     }
     let inventory = inventory(kubernetes, machines, not_in_etcd);
-    Ok(inputs::files(&inventory, &kubernetes.extra_vars, machines))
+    let mut files = inputs::files(&inventory, &kubernetes.extra_vars, machines);
+    files.extend(release::files());
+    Ok(files)
 }
 
 /// What is wrong although every part of the spec is fine.

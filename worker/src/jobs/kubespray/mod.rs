@@ -1,6 +1,6 @@
 //! Kubespray: Kubernetes on every node of the spec, by Ansible in a container on the bastion.
 //!
-//! The run itself is that of `jobs::ansible`; here stands what it is given (`inventory`, `images`). That it ended well
+//! The run itself is that of `jobs::ansible`; here stands what it is given (`inventory`, `images`, `release`). That it ended well
 //! is not the proof; what the Kubernetes API says of the nodes is (`jobs::kubernetes`).
 
 #[cfg(test)]
@@ -11,6 +11,7 @@ mod images_tests;
 pub(super) mod inventory;
 #[cfg(all(test, feature = "real-kubespray"))]
 mod real_tests;
+pub(super) mod release;
 
 use std::time::Duration;
 
@@ -45,7 +46,7 @@ pub async fn run(ctx: &Ctx) -> Result<Proven, JobError> {
     let work = Work {
         image: &kubernetes.image,
         cwd: FOLDER,
-        commands: images::commands(images.is_some()),
+        commands: images::commands(kubernetes, images.is_some()),
         hosts: nodes.iter().map(|node| node.name.as_str()).collect(),
         deadline: ansible::DEADLINE,
         binds,

@@ -14,7 +14,7 @@ use jobs::spec::{Node, Role};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::ansible::{self, Work, inputs};
+use super::ansible::{self, Work};
 use super::kubernetes::etcd::{self, Member};
 use super::kubernetes::nodes::State;
 use super::{kubernetes, kubespray};
@@ -75,7 +75,7 @@ pub async fn run(ctx: &Ctx, job: &RemoveNode) -> Result<Proven, JobError> {
         let work = Work {
             image: &kubespray::of_spec(ctx)?.image,
             cwd: kubespray::FOLDER,
-            commands: vec![inputs::playbook("remove-node.yml")],
+            commands: vec![kubespray::release::playbook(&section, "remove-node.yml")],
             // A dead one is removed without a look at the others.
             hosts: match job.dead {
                 true => vec![job.node.as_str()],

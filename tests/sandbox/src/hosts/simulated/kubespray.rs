@@ -37,6 +37,8 @@ pub struct Play {
     pub not_ready: Option<String>,
     /// The API of the master of this name does not answer.
     pub silent: Option<String>,
+    /// The Kubespray in the image is this one.
+    pub release: String,
 }
 
 impl Default for Play {
@@ -48,6 +50,7 @@ impl Default for Play {
             forgets: None,
             not_ready: None,
             silent: None,
+            release: "2.29.1".into(),
         }
     }
 }
@@ -111,7 +114,17 @@ pub(super) fn go_on(
     let whole = log_text(run).len();
     let ends = run.looks >= play.looks;
     run.log_end = whole * run.looks.min(play.looks) as usize / play.looks.max(1) as usize;
-    if ends {
+    let wanted = wanted_release(&argv).filter(|(playbook, _)| read(world, playbook).is_some());
+    if let Some((_, wanted)) = wanted
+        && *wanted != play.release
+    {
+        // No host is gone to.
+        let message = format!("wanted {wanted}, and the image has {}", play.release);
+        events.push(json!({"event": "failed", "host": "localhost", "task": "The image has the one of the spec", "message": message, "ignored": false}));
+        events.push(json!({"event": "recap", "hosts": {"localhost": {"ok": 0, "failures": 1, "unreachable": 0}}}));
+        run.state = "exited".into();
+        run.exit = Some(json!({"code": 2}));
+    } else if ends {
         let mut recap = BTreeMap::new();
         let mut bad = 0;
         for host in &hosts {
@@ -188,6 +201,16 @@ pub(super) fn go_on(
             .map_err(|e| (1, e.to_string()))?;
     }
     Ok(())
+}
+
+/// The playbook that looks at the image, and the Kubespray that it is to find there.
+fn wanted_release<'a>(argv: &[&'a str]) -> Option<(&'a str, &'a str)> {
+    let playbook = argv
+        .iter()
+        .find(|word| file_name(word) == "check-kubespray.yml")?;
+    let mut words = argv.iter();
+    let wanted = words.find_map(|word| word.strip_prefix("rekindle_kubespray="));
+    Some((playbook, wanted.unwrap_or_default()))
 }
 
 /// A path in the container, on the host.
