@@ -70,7 +70,7 @@ impl Scene {
             Login::new(s3.access_key(), s3.secret_key()),
             Arc::new(move |bucket: &str| (bucket == "rekindle-secrets").then(|| files.clone())),
         );
-        let config = Kubeconfig::parse(&sim.direct_conf(), "the sandbox")?;
+        let config = Kubeconfig::parse(&sim.direct_conf()?, "the sandbox")?;
         let client = direct(&config, Dialer::direct())?;
         let mut controllers = flux::controllers(&settings);
         controllers.push(Box::<Kubelet>::default());

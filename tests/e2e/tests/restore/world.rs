@@ -365,7 +365,7 @@ fn operator(
 
 fn operate(sim: &Arc<KubeSim>, all: Vec<Box<dyn Controller>>) -> anyhow::Result<Operators> {
     sim.listen()?;
-    let config = Kubeconfig::parse(&sim.direct_conf(), "the sandbox")?;
+    let config = Kubeconfig::parse(&sim.direct_conf()?, "the sandbox")?;
     let client = direct(&config, Dialer::direct())?;
     let pace = Pace {
         every: Duration::from_millis(30),

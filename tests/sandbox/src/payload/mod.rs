@@ -211,7 +211,7 @@ impl Surroundings {
 /// A client that goes straight to the API, as pods do.
 fn client(sim: &KubeSim) -> anyhow::Result<Client> {
     sim.listen()?;
-    let config = Kubeconfig::parse(&sim.direct_conf(), "the sandbox")?;
+    let config = Kubeconfig::parse(&sim.direct_conf()?, "the sandbox")?;
     Ok(direct(&config, Dialer::direct())?)
 }
 

@@ -41,7 +41,7 @@ impl Api {
     fn conf(&self) -> String {
         match self {
             Self::Real(api) => api.admin_conf().unwrap(),
-            Self::Small(api) => api.direct_conf(),
+            Self::Small(api) => api.direct_conf().unwrap(),
         }
     }
 
