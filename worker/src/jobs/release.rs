@@ -21,7 +21,7 @@ use super::switch::{of_spec, patience, token};
 use crate::application::{self, Answer};
 use crate::engine::{Ctx, JobError, Poll, Proof, Proven};
 use crate::kube::{Look, Objects, pods, wait};
-use crate::switch::{Handled, HelmRelease, Revision, Switch, Written, values};
+use crate::switch::{Handled, HelmRelease, Revision, Switch, values};
 
 /// The step names.
 pub const STEPS: &[&str] = &[
@@ -72,13 +72,14 @@ pub async fn run(ctx: &Ctx, job: &Release) -> Result<Proven, JobError> {
         .await?;
     ctx.wait("there", patience(ctx, THERE), || there(&release))
         .await?;
-    let _: Written = ctx
-        .step("write", || {
-            switch.write(|now| {
+    let _: String = ctx
+        .step("write", || async {
+            let written = switch.write(|now| {
                 let mut after = values::running(application, now);
                 values::set_tag(application, &mut after, &intent.tag);
                 Ok(after)
-            })
+            });
+            written.await.map(|written| written.text)
         })
         .await?;
 

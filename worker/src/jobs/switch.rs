@@ -23,7 +23,7 @@ use uuid::Uuid;
 use crate::engine::{Ctx, JobError, Patience, Poll, Proof, Proven};
 use crate::kube::{KubeError, Object, Objects};
 use crate::pgbackrest::Danger;
-use crate::switch::{Handled, HelmRelease, Switch, Values, Written, values};
+use crate::switch::{Handled, HelmRelease, Switch, Values, values};
 
 /// The step names.
 pub const STEPS: &[&str] = &[
@@ -59,19 +59,23 @@ pub async fn run(ctx: &Ctx, job: &Message) -> Result<Proven, JobError> {
         .await?;
 
     let before: Before = ctx.step("before", || look(ctx, &switch, &target)).await?;
-    let written: Written = ctx
+    // Only the text is recorded: it is the same when an earlier turn has written it and could not say so.
+    let written: String = ctx
         .step("write", || async {
             let danger = match target.database {
                 Some(database) => danger(&objects, database).await?,
                 None => Danger::Creates,
             };
-            switch
-                .write(|now| {
-                    let after = target.change(now, before.tag.as_deref());
-                    guard(now, &after, &danger).map_err(JobError::fatal)?;
-                    Ok(after)
-                })
-                .await
+            let written = switch.write(|now| {
+                let after = target.change(now, before.tag.as_deref());
+                guard(now, &after, &danger).map_err(JobError::fatal)?;
+                Ok(after)
+            });
+            let written = written.await?;
+            if written.changed && written.replaced != before.text {
+                tracing::warn!(%switch, "somebody else has changed it since it was recorded; what they wrote is kept");
+            }
+            Ok::<_, JobError>(written.text)
         })
         .await?;
     let release = target
@@ -87,7 +91,7 @@ pub async fn run(ctx: &Ctx, job: &Message) -> Result<Proven, JobError> {
             (Some(release), Some(token)) => Some(release.look(Some(token)).await?),
             _ => None,
         };
-        prove(&switch.parse(Some(&written.text))?, &now, taken)
+        prove(&switch.parse(Some(&written))?, &now, taken)
     })
     .await
 }

@@ -6,7 +6,9 @@ use std::collections::BTreeMap;
 
 use jobs::ids::{JobName, NodeName};
 use jobs::images::Platform;
-use jobs::message::{Access, AddUser, Demo, Job, MirrorImages, OnNode, OsUpdate, RemoveNode};
+use jobs::message::{
+    Access, AddUser, Change, Demo, Job, MirrorImages, OnNode, OsUpdate, RemoveNode, Switch,
+};
 use jobs::plan::PlannedJob;
 use jobs::record::{JobRecord, StepRecord};
 use jobs::user::{PublicKey, UserName};
@@ -147,6 +149,13 @@ pub fn every_kind() -> Vec<Job> {
             },
             nodes: Vec::new(),
         }),
+        Job::Switch(Switch {
+            change: Change::Values {
+                switch: "default/demo-values-switch".parse().expect("a good name"),
+                values: [("frozen".to_owned(), true.into())].into_iter().collect(),
+                release: None,
+            },
+        }),
         Job::Report,
         demo("tried", 4),
     ]
@@ -179,11 +188,10 @@ fn before(job: &Job) -> Vec<Job> {
             before.push(Job::Mount(on.clone()));
             before
         }
-        Job::Kubespray | Job::AddUser(_) => machines(),
+        Job::Kubespray | Job::AddUser(_) | Job::Switch(_) => machines(),
         Job::RemoveNode(_)
         | Job::OsUpdate(_)
         | Job::FluxBootstrap
-        | Job::Switch(_)
         | Job::Restore(_)
         | Job::Promote
         | Job::Backup(_)
@@ -202,6 +210,7 @@ fn before(job: &Job) -> Vec<Job> {
 /// not wait for Kubespray. The machines must be in `before`.
 fn finds_kubernetes(job: &Job) -> bool {
     match job {
+        Job::Switch(_) => true,
         Job::Provision(_)
         | Job::LoadBalancer
         | Job::Reachability(_)
@@ -213,7 +222,6 @@ fn finds_kubernetes(job: &Job) -> bool {
         | Job::OsUpdate(_)
         | Job::AddUser(_)
         | Job::FluxBootstrap
-        | Job::Switch(_)
         | Job::Restore(_)
         | Job::Promote
         | Job::Backup(_)
