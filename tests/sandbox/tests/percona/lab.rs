@@ -275,8 +275,16 @@ impl Lab {
             ..Wish::default()
         };
         let choice = self.stanza(OLD).await.choose(&wish).unwrap();
-        serde_json::to_value(Values::restoring(&source, &choice, &self.location(to)).unwrap())
-            .unwrap()
+        serde_json::to_value(
+            Values::restoring(
+                &source,
+                &choice.set.label,
+                choice.target,
+                &self.location(to),
+            )
+            .unwrap(),
+        )
+        .unwrap()
     }
 
     /// A cluster as the chart makes it, with these values over it.

@@ -137,10 +137,8 @@ impl Report {
         let targets = spec.targets.as_ref();
         let lasted = reached.map(|at| at.duration_since(recovery.created));
         let rto = Objective::of(targets.and_then(|t: &Targets| t.rto), lasted);
-        let restore = records.iter().filter_map(|(_, record)| record.as_ref());
-        let restore = restore
-            .filter(|record| matches!(record.payload, Job::Restore(_)))
-            .next_back();
+        let mut begun = records.iter().filter_map(|(_, record)| record.as_ref());
+        let restore = begun.rfind(|record| matches!(record.payload, Job::Restore(_)));
         let lost = restore.and_then(lost);
         let rpo = restore.map(|_| Objective::of(targets.and_then(|t| t.rpo), lost));
         let mut conditions = Vec::new();
@@ -160,7 +158,7 @@ impl Report {
             purpose: recovery.purpose.clone(),
             requester: recovery.requester.clone(),
             tool: concat!("rekindle ", env!("CARGO_PKG_VERSION")),
-            versions: versions(spec),
+            versions: versions(spec, records),
             inputs: recovery.inputs.clone(),
             declared: recovery.created,
             written: now,
@@ -208,8 +206,9 @@ fn last_end(records: &[Recorded]) -> Option<Timestamp> {
     ends.max()
 }
 
-/// What the versions are of everything that was installed, as the spec pins them.
-fn versions(spec: &ClusterSpec) -> BTreeMap<&'static str, String> {
+/// What the versions are of everything that was installed: as the spec pins them, and the digest of Flux' manifest as
+/// it was applied.
+fn versions(spec: &ClusterSpec, records: &[Recorded]) -> BTreeMap<&'static str, String> {
     let mut versions = BTreeMap::new();
     if let Some(kubernetes) = &spec.kubernetes {
         versions.insert("kubernetes", kubernetes.version.clone());
@@ -221,6 +220,12 @@ fn versions(spec: &ClusterSpec) -> BTreeMap<&'static str, String> {
     }
     if let Some(flux) = &spec.flux {
         versions.insert("flux", flux.version.clone());
+    }
+    let mut begun = records.iter().filter_map(|(_, record)| record.as_ref());
+    let bootstrap = begun.rfind(|record| record.payload == Job::FluxBootstrap);
+    let components = bootstrap.and_then(|record| record.steps.get("components"));
+    if let Some(digest) = components.and_then(|step| step.output["digest"].as_str()) {
+        versions.insert("flux_manifest", format!("sha256:{digest}"));
     }
     versions
 }
