@@ -31,6 +31,7 @@ kinds! {
     os_update: "os-update",
     add_user: "add-user",
     switch: "switch",
+    secret: "secret",
     report: "report",
     demo: "demo",
 }

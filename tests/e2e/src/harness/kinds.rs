@@ -7,7 +7,8 @@ use std::collections::BTreeMap;
 use jobs::ids::{JobName, NodeName};
 use jobs::images::Platform;
 use jobs::message::{
-    Access, AddUser, Change, Demo, Job, MirrorImages, OnNode, OsUpdate, RemoveNode, Switch,
+    Access, AddUser, Change, Demo, Job, MirrorImages, OnNode, OsUpdate, PutSecret, RemoveNode,
+    Switch,
 };
 use jobs::plan::PlannedJob;
 use jobs::record::{JobRecord, StepRecord};
@@ -31,6 +32,9 @@ quay.io/calico/node:v3.30.5
 quay.io/calico/cni:v3.30.5
 quay.io/calico/kube-controllers:v3.30.5
 ";
+
+/// The names of the secrets that a recovery is given.
+pub const SECRETS: [&str; 2] = ["DEMO_TOKEN", "DEMO_KEY"];
 
 /// A node with data disks, one without, a master, and the bastion in front of them.
 pub const SPEC: &str = "version: 1
@@ -156,6 +160,12 @@ pub fn every_kind() -> Vec<Job> {
                 release: None,
             },
         }),
+        Job::Secret(PutSecret {
+            secret: "default/demo-keys".parse().expect("a good name"),
+            keys: SECRETS
+                .map(|name| (name.to_lowercase(), name.to_owned()))
+                .into(),
+        }),
         Job::Report,
         demo("tried", 4),
     ]
@@ -188,7 +198,7 @@ fn before(job: &Job) -> Vec<Job> {
             before.push(Job::Mount(on.clone()));
             before
         }
-        Job::Kubespray | Job::AddUser(_) | Job::Switch(_) => machines(),
+        Job::Kubespray | Job::AddUser(_) | Job::Switch(_) | Job::Secret(_) => machines(),
         Job::RemoveNode(_)
         | Job::OsUpdate(_)
         | Job::FluxBootstrap
@@ -196,7 +206,6 @@ fn before(job: &Job) -> Vec<Job> {
         | Job::Promote
         | Job::Backup(_)
         | Job::WaitCertificates(_)
-        | Job::Secret(_)
         | Job::Release(_) => {
             let mut before = machines();
             before.push(Job::Kubespray);
@@ -210,7 +219,7 @@ fn before(job: &Job) -> Vec<Job> {
 /// not wait for Kubespray. The machines must be in `before`.
 fn finds_kubernetes(job: &Job) -> bool {
     match job {
-        Job::Switch(_) => true,
+        Job::Switch(_) | Job::Secret(_) => true,
         Job::Provision(_)
         | Job::LoadBalancer
         | Job::Reachability(_)
@@ -226,7 +235,6 @@ fn finds_kubernetes(job: &Job) -> bool {
         | Job::Promote
         | Job::Backup(_)
         | Job::WaitCertificates(_)
-        | Job::Secret(_)
         | Job::Release(_)
         | Job::Report
         | Job::Demo(_) => false,

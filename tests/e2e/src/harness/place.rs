@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::Context;
 use jobs::images::Reference;
 use jobs::queue::InProcess;
+use jobs::secrets::Identity;
 use jobs::spec::{ClusterSpec, Role};
 use jobs::store::{Credentials, Secret, Store, StoreConfig};
 use sandbox::clo::{CloOptions, CloSim};
@@ -46,6 +47,8 @@ pub struct Place {
     key: Arc<str>,
     /// What stands for the program of `rekindle-runner`.
     runner: Arc<NamedTempFile>,
+    /// What the workers open secrets with.
+    pub identity: Arc<Identity>,
 }
 
 /// A worker, with the wires that lead it to the world.
@@ -84,7 +87,15 @@ impl Place {
             let tag = image.tag().unwrap_or_default();
             Image::of(vec![of_all, own]).push(&registry, image.repository(), tag);
         }
-        let place = Self::around(clo, hosts, registry, key.into(), Arc::new(runner)).await?;
+        let place = Self::around(
+            clo,
+            hosts,
+            registry,
+            key.into(),
+            Arc::new(runner),
+            Arc::new(Identity::generate()),
+        )
+        .await?;
         place.s3.put_object("artifacts/kubespray", IMAGE);
         let list = format!("inputs/{}", jobs::digest(IMAGES.as_bytes()));
         place.s3.put_object(&list, IMAGES);
@@ -96,7 +107,9 @@ impl Place {
         let hosts = self.hosts.copy();
         let clo = self.clo.copy(Arc::new(hosts.clone())).await?;
         let (key, runner) = (Arc::clone(&self.key), Arc::clone(&self.runner));
-        let copy = Self::around(clo, hosts, self.registry.clone(), key, runner).await?;
+        let identity = Arc::clone(&self.identity);
+        let registry = self.registry.clone();
+        let copy = Self::around(clo, hosts, registry, key, runner, identity).await?;
         for (key, body) in self.s3.objects("") {
             copy.s3.put_object(&key, body);
         }
@@ -109,6 +122,7 @@ impl Place {
         registry: Registry,
         key: Arc<str>,
         runner: Arc<NamedTempFile>,
+        identity: Arc<Identity>,
     ) -> anyhow::Result<Self> {
         let clo = Arc::new(clo);
         let rack: Arc<dyn Hosts> = Arc::new(hosts.clone());
@@ -121,6 +135,7 @@ impl Place {
             registry,
             key,
             runner,
+            identity,
         })
     }
 
@@ -191,6 +206,7 @@ impl Place {
         world.dialer = Dialer::through(&self.network.proxy_url())?;
         world.ssh_key = Some(parse_private_key(&self.key, "the harness")?);
         world.runner = Some(self.runner.path().to_owned());
+        world.identity = Some(Arc::clone(&self.identity));
         for host in ["registry.k8s.io", "quay.io"] {
             let url = format!("oci+http://{}", self.registry.address);
             world.registries.mirrors.insert(host.to_owned(), url);
