@@ -1,6 +1,7 @@
 //! Every kind of job, disturbed at every point of its run: one world in the end (see `e2e::harness`).
 
 use e2e::harness::check;
+use e2e::harness::kinds::PLAYED;
 
 macro_rules! kinds {
     ($($test:ident: $kind:literal,)*) => {
@@ -14,7 +15,8 @@ macro_rules! kinds {
         #[test]
         fn every_kind_has_a_test() {
             let tested = [$($kind),*];
-            assert_eq!(tested[..], jobs::message::KINDS[..], "a kind has no line in harness_jobs.rs");
+            let kinds = jobs::message::KINDS.into_iter().filter(|kind| !PLAYED.contains(kind));
+            assert_eq!(tested[..], kinds.collect::<Vec<_>>(), "a kind has no line in harness_jobs.rs");
         }
     };
 }
@@ -31,6 +33,7 @@ kinds! {
     os_update: "os-update",
     add_user: "add-user",
     switch: "switch",
+    wait_certificates: "wait-certificates",
     secret: "secret",
     report: "report",
     demo: "demo",

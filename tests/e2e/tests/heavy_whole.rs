@@ -9,9 +9,11 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, ensure};
 use e2e::lab::{Lab, Worker, quick, steps_are_recorded_once};
 use e2e::processes::program;
-use e2e::recovery::Begun;
+use e2e::recovery::{Begun, begin};
 use jobs::keys;
-use jobs::record::{RecoveryRecord, Sealed};
+use jobs::message::{Backup, Image, Job, Release};
+use jobs::plan::PlannedJob;
+use jobs::record::{RecoveryRecord, Sealed, Status};
 use jobs::secrets::{Identity, Secrets};
 use jobs::store::{Secret, StoreError};
 use rand::rngs::StdRng;
@@ -22,8 +24,11 @@ use tokio::time::sleep;
 
 /// Only ends runs that are broken.
 const LONG: Duration = Duration::from_secs(600);
-/// Kills of workers in one run: three in a row at one place would be a quarantine, and rightly so.
-const KILLS: u32 = 6;
+/// Workers are not killed more often: three in a row at one place would be a quarantine, and rightly so.
+const BETWEEN_KILLS: Duration = Duration::from_secs(8);
+
+/// What goes wrong with a cluster in one run.
+const TROUBLES: u32 = 25;
 
 struct Scene {
     lab: Lab,
@@ -60,6 +65,12 @@ impl Scene {
     /// Declares the disaster. What `rekindle` gives a recovery is there before a worker sees it.
     async fn begin(&self) -> anyhow::Result<Begun> {
         let begun = self.lab.recover(self.estate.spec()).await?;
+        self.give(&begun).await?;
+        Ok(begun)
+    }
+
+    /// Gives a recovery what `rekindle` does: sealed secrets, and what bootstraps Flux.
+    async fn give(&self, begun: &Begun) -> anyhow::Result<()> {
         let store = &self.lab.store;
         let mut secrets = Secrets::default();
         for (name, value) in self.estate.secrets() {
@@ -88,7 +99,92 @@ impl Scene {
                 }))
             })
             .await?;
+        Ok(())
+    }
+
+    /// A single job on the cluster that runs.
+    async fn begin_one(&self, job: Job) -> anyhow::Result<Begun> {
+        let planned = PlannedJob {
+            name: job.name(),
+            payload: job,
+            needs: vec![],
+            always: false,
+        };
+        let (store, queue) = (&self.lab.store, &self.lab.queue);
+        let begun = begin(store, queue, self.estate.spec(), Some(vec![planned])).await?;
+        self.give(&begun).await?;
         Ok(begun)
+    }
+
+    /// Runs a recovery to its end. A worker is killed, more often than not, as soon as one of these jobs has another
+    /// step on record; gives how many were.
+    async fn run(&self, begun: &Begun, jobs: &[&str], dice: &mut StdRng) -> anyhow::Result<u32> {
+        let (mut worker, mut killed) = (self.worker().await?, 0);
+        let (begin, mut seen, mut looks) = (Instant::now(), 0, 0_u32);
+        loop {
+            sleep(Duration::from_millis(50)).await;
+            let record = self.lab.store.recovery_record(&begun.cluster, &begun.id);
+            if record
+                .await?
+                .is_some_and(|record| record.finished.is_some())
+            {
+                worker.stop().await?;
+                return Ok(killed);
+            }
+            looks += 1;
+            if looks % 40 == 0 {
+                self.is_on_its_way(begun, begin).await?;
+            }
+            let mut steps = 0;
+            for job in jobs {
+                let record = begun.record(job).await?;
+                steps += record.map_or(0, |record| record.steps.len());
+            }
+            if steps > seen {
+                seen = steps;
+                if dice.random_bool(0.6) {
+                    worker.kill();
+                    worker = self.worker().await?;
+                    killed += 1;
+                }
+            }
+        }
+    }
+
+    /// Fails when the recovery waits for an operator, or for too long.
+    async fn is_on_its_way(&self, begun: &Begun, since: Instant) -> anyhow::Result<()> {
+        let stuck = [Status::Failed, Status::NeedsApproval, Status::Quarantined];
+        for (name, record) in begun.records().await? {
+            let Some(record) = record else { continue };
+            let status = &record.status;
+            let errors = || {
+                format!(
+                    "{name} is {status}: {:?}\n{}",
+                    record.waits,
+                    self.payload.errors()
+                )
+            };
+            ensure!(
+                !stuck.contains(status),
+                "{}\n{:?}",
+                errors(),
+                record.failure
+            );
+            ensure!(
+                since.elapsed() < LONG || record.ended.is_some(),
+                "{}",
+                errors()
+            );
+        }
+        Ok(())
+    }
+
+    /// Where the restored database archives.
+    async fn generation(&self) -> anyhow::Result<String> {
+        let cluster = "test".parse()?;
+        let record = self.lab.cluster(&cluster).database().await?;
+        let restored = record.and_then(|record| record.restored);
+        Ok(restored.context("a restored database")?.generation)
     }
 
     /// What must hold at the end, whatever happened on the way.
@@ -175,7 +271,7 @@ async fn heavy_a_cluster_comes_back_from_its_bucket_while_everything_stumbles() 
     let begun = scene.begin().await?;
     let mut workers = vec![scene.worker().await?, scene.worker().await?];
     let begin = Instant::now();
-    let mut kills = 0;
+    let (mut killed, mut troubles) = (begin, 0);
     loop {
         sleep(Duration::from_millis(dice.random_range(500..2500))).await;
         let record = scene.lab.store.recovery_record(&begun.cluster, &begun.id);
@@ -185,31 +281,85 @@ async fn heavy_a_cluster_comes_back_from_its_bucket_while_everything_stumbles() 
         {
             break;
         }
-        if begin.elapsed() > LONG {
-            let (records, errors) = (begun.records().await?, scene.payload.errors());
-            let open = records.into_iter().filter_map(|(name, record)| {
-                let record = record?;
-                record
-                    .ended
-                    .is_none()
-                    .then(|| format!("{name}: {:?}", record.waits))
-            });
-            anyhow::bail!("not finished: {:#?}\n{errors}", open.collect::<Vec<_>>());
-        }
-        if kills < KILLS && dice.random_bool(0.3) {
-            kills += 1;
+        scene.is_on_its_way(&begun, begin).await?;
+        let peace = troubles == TROUBLES;
+        if !peace && killed.elapsed() > BETWEEN_KILLS && dice.random_bool(0.5) {
+            killed = Instant::now();
             workers.remove(0).kill();
             workers.push(scene.worker().await?);
             eprintln!("{:?}: a worker is killed", begin.elapsed());
             continue;
         }
+        // Then peace, and it must come to its end: whoever is never left alone may never finish.
+        if peace {
+            continue;
+        }
         let what = trouble(&scene, &mut dice).await?;
+        troubles += u32::from(scene.payload.kube().is_some());
         eprintln!("{:?}: {what}", begin.elapsed());
     }
     for worker in workers {
         worker.stop().await?;
     }
     scene.check(&begun, &source).await?;
+    scene.lab.sandbox.stop().await
+}
+
+/// The kinds that operators answer, each with its worker killed again and again, right after a step.
+#[tokio::test(flavor = "multi_thread")]
+async fn heavy_workers_that_die_after_a_step_leave_flux_and_the_database_right()
+-> anyhow::Result<()> {
+    let seed = rand::random();
+    eprintln!("seed {seed}");
+    let mut dice = StdRng::seed_from_u64(seed);
+    let scene = Scene::new().await?;
+    let source = scene.source();
+    let begun = scene.begin().await?;
+    let killed = scene
+        .run(&begun, &["flux-bootstrap", "restore"], &mut dice)
+        .await?;
+    eprintln!("{killed} workers killed");
+    ensure!(killed > 5, "only {killed} workers were killed");
+    scene.check(&begun, &source).await?;
+
+    let generation = scene.generation().await?;
+    let tag = |tag: &str| {
+        Job::Release(Release {
+            application: "dsf".parse().expect("a name"),
+            image: Image::Tag(tag.parse().expect("a tag")),
+        })
+    };
+    for job in [Job::Backup(Backup::default()), Job::Promote, tag("123.2")] {
+        let kind = job.kind();
+        let begun = scene.begin_one(job).await?;
+        let killed = scene.run(&begun, &[kind], &mut dice).await?;
+        eprintln!("{kind}: {killed} workers killed");
+        steps_are_recorded_once(&scene.lab, &begun).await?;
+    }
+    let cluster = begun.cluster.clone();
+    let record = scene
+        .lab
+        .cluster(&cluster)
+        .database()
+        .await?
+        .context("a record")?;
+    ensure!(
+        record.source.as_deref() == Some(generation.as_str()),
+        "{record:?}"
+    );
+    let kube = scene.payload.kube().context("a cluster")?;
+    let front = kube
+        .get("Deployment", "dsf", "dsf")
+        .context("the storefront")?;
+    let image = &front["spec"]["template"]["spec"]["containers"][0]["image"];
+    ensure!(
+        image
+            .as_str()
+            .is_some_and(|image| image.ends_with(":123.2")),
+        "{image}"
+    );
+    ensure!(scene.payload.rows() == Some(2 * ROWS) && scene.payload.destroyed() == 0);
+    ensure!(scene.source() == source, "the source was written");
     scene.lab.sandbox.stop().await
 }
 

@@ -7,8 +7,11 @@
 
 use super::seen::{self, Cluster, Malformed, Seen, condition};
 
-/// The annotation that asks for a restore in place.
-const IN_PLACE: &str = "postgres-operator.crunchydata.com/pgbackrest-restore";
+/// The annotation that asks for a restore in place; the operator takes either spelling of it.
+const IN_PLACE: [&str; 2] = [
+    "pgv2.percona.com/pgbackrest-restore",
+    "postgres-operator.crunchydata.com/pgbackrest-restore",
+];
 
 /// What writing a source would do.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -58,7 +61,11 @@ fn judge(cluster: &Cluster) -> Danger {
     let destroys = |why: String| Danger::Destroys { why };
     let enabled = |restore: &seen::SpecRestore| restore.enabled == Some(true);
     let in_place = cluster.spec.backups.pgbackrest.restore.as_ref();
-    if in_place.is_some_and(enabled) || cluster.metadata.annotations.contains_key(IN_PLACE) {
+    if in_place.is_some_and(enabled)
+        || IN_PLACE
+            .iter()
+            .any(|name| cluster.metadata.annotations.contains_key(*name))
+    {
         return destroys("a restore in place was asked for, or never cleaned up".into());
     }
     let status = &cluster.status;

@@ -8,7 +8,7 @@ use jobs::ids::{JobName, NodeName};
 use jobs::images::Platform;
 use jobs::message::{
     Access, AddUser, Change, Demo, Job, MirrorImages, OnNode, OsUpdate, PutSecret, RemoveNode,
-    Switch,
+    Switch, WaitCertificates,
 };
 use jobs::plan::PlannedJob;
 use jobs::record::{JobRecord, StepRecord};
@@ -35,6 +35,13 @@ quay.io/calico/kube-controllers:v3.30.5
 
 /// The names of the secrets that a recovery is given.
 pub const SECRETS: [&str; 2] = ["DEMO_TOKEN", "DEMO_KEY"];
+
+/// A certificate that is there.
+pub const CERTIFICATE: &str = "default/demo-tls";
+
+/// Kinds that operators answer. They act by themselves, so no two runs make the same calls, and no points can be taken
+/// from one: their workers are killed step by step in `heavy_whole` instead, while the API stumbles.
+pub const PLAYED: [&str; 5] = ["flux-bootstrap", "restore", "promote", "backup", "release"];
 
 /// A node with data disks, one without, a master, and the bastion in front of them.
 pub const SPEC: &str = "version: 1
@@ -160,6 +167,9 @@ pub fn every_kind() -> Vec<Job> {
                 release: None,
             },
         }),
+        Job::WaitCertificates(WaitCertificates {
+            certificates: vec![CERTIFICATE.parse().expect("a good name")],
+        }),
         Job::Secret(PutSecret {
             secret: "default/demo-keys".parse().expect("a good name"),
             keys: SECRETS
@@ -198,14 +208,17 @@ fn before(job: &Job) -> Vec<Job> {
             before.push(Job::Mount(on.clone()));
             before
         }
-        Job::Kubespray | Job::AddUser(_) | Job::Switch(_) | Job::Secret(_) => machines(),
+        Job::Kubespray
+        | Job::AddUser(_)
+        | Job::Switch(_)
+        | Job::WaitCertificates(_)
+        | Job::Secret(_) => machines(),
         Job::RemoveNode(_)
         | Job::OsUpdate(_)
         | Job::FluxBootstrap
         | Job::Restore(_)
         | Job::Promote
         | Job::Backup(_)
-        | Job::WaitCertificates(_)
         | Job::Release(_) => {
             let mut before = machines();
             before.push(Job::Kubespray);
@@ -219,7 +232,7 @@ fn before(job: &Job) -> Vec<Job> {
 /// not wait for Kubespray. The machines must be in `before`.
 fn finds_kubernetes(job: &Job) -> bool {
     match job {
-        Job::Switch(_) | Job::Secret(_) => true,
+        Job::Switch(_) | Job::WaitCertificates(_) | Job::Secret(_) => true,
         Job::Provision(_)
         | Job::LoadBalancer
         | Job::Reachability(_)
@@ -234,7 +247,6 @@ fn finds_kubernetes(job: &Job) -> bool {
         | Job::Restore(_)
         | Job::Promote
         | Job::Backup(_)
-        | Job::WaitCertificates(_)
         | Job::Release(_)
         | Job::Report
         | Job::Demo(_) => false,
@@ -296,7 +308,11 @@ mod tests {
     #[test]
     fn every_kind_is_tried() {
         for kind in KINDS {
-            assert!(scenario(kind).is_some(), "add {kind} to `every_kind`");
+            let played = PLAYED.contains(&kind);
+            assert!(
+                scenario(kind).is_some() != played,
+                "add {kind} to `every_kind`"
+            );
         }
     }
 }

@@ -12,9 +12,12 @@ use jobs::queue::{Outgoing, Queue};
 use jobs::record::{JobRecord, JobVersion, RecoveryRecord, Sealed, Status, Versioned};
 use jobs::secrets::Secrets;
 use jobs::store::{Secret, Store, StoreError};
+use sandbox::kube_sim::KubeSim;
+use sandbox::operators::cert_manager::CertManager;
+use serde_json::json;
 use tokio::time::Instant;
 
-use super::kinds::{SECRETS, SPEC, Scenario, scenario};
+use super::kinds::{CERTIFICATE, SECRETS, SPEC, Scenario, scenario};
 use super::outcome::{Outcome, state, versions};
 use super::place::Place;
 use super::point::{self, Call, Often, Point, Trouble};
@@ -165,7 +168,8 @@ impl Prepared {
         idle(&place).await?;
         worker.kill();
         if scenario.kubernetes {
-            place.install_kubernetes(SPEC)?;
+            let kube = place.install_kubernetes(SPEC)?;
+            put_certificate(&kube)?;
         }
         let (cluster, recovery) = (begun.cluster, begun.id);
         let messages = parked.messages();
@@ -444,4 +448,35 @@ fn report(kind: &str, tried: usize, of: usize) -> anyhow::Result<()> {
         folder.join(format!("{kind}.json")),
         numbers.to_string(),
     )?)
+}
+
+/// cert-manager's kind, a certificate that it has issued, and its Secret.
+fn put_certificate(kube: &KubeSim) -> anyhow::Result<()> {
+    for definition in CertManager::definitions() {
+        kube.put(definition)?;
+    }
+    let (namespace, name) = CERTIFICATE.split_once('/').context("two names")?;
+    let certificate = json!({
+        "apiVersion": "cert-manager.io/v1", "kind": "Certificate",
+        "metadata": { "namespace": namespace, "name": name },
+        "spec": { "dnsNames": ["demo.example.org"], "secretName": name },
+        "status": {
+            "notAfter": "2100-01-01T00:00:00Z", "revision": 1,
+            "conditions": [{ "type": "Ready", "status": "True", "reason": "Ready", "observedGeneration": 1 }],
+        },
+    });
+    let secret = json!({
+        "apiVersion": "v1", "kind": "Secret", "type": "kubernetes.io/tls",
+        "metadata": { "namespace": namespace, "name": name },
+        "stringData": { "tls.crt": "a certificate", "tls.key": "its key" },
+    });
+    kube.put(secret)?;
+    // A kind is served a moment after its definition.
+    for _ in 0..500 {
+        if kube.put(certificate.clone()).is_ok() {
+            return Ok(());
+        }
+        std::thread::sleep(std::time::Duration::from_millis(2));
+    }
+    kube.put(certificate)
 }

@@ -19,6 +19,7 @@ fn cluster(state: &str, ready: u32) -> Value {
             "postgres": { "size": 3, "ready": ready, "instances": [{ "name": "instance1", "size": 3, "ready": ready }] },
             "pgbouncer": { "size": 3, "ready": ready },
             "pgbackrest": { "restore": { "id": ID, "finished": true, "succeeded": 1 } },
+            "conditions": [{ "type": "ReadyForBackup", "status": "True", "reason": "AllConditionsAreMet" }],
         },
     })
 }
@@ -108,7 +109,18 @@ fn a_restore_is_finished_when_everything_agrees() {
 #[test]
 fn every_single_sign_is_needed() {
     type Change = fn(&mut Objects);
-    let changes: [(Change, &str); 8] = [
+    let changes: [(Change, &str); 10] = [
+        (
+            |o| {
+                o.cluster.as_mut().expect("one")["status"]["conditions"][0]["status"] =
+                    json!("False")
+            },
+            "takes no backups yet",
+        ),
+        (
+            |o| o.cluster.as_mut().expect("one")["status"]["conditions"] = json!([]),
+            "takes no backups yet",
+        ),
         (
             |o| o.restore = Some(restore("Running")),
             "Job does not exist",
@@ -387,10 +399,11 @@ fn a_restore_on_its_way_is_not_started_again() {
 
 #[test]
 fn a_restore_in_place_that_was_asked_for_is_danger() {
-    let mut asked = cluster("ready", 3);
-    asked["metadata"]["annotations"] =
-        json!({ "postgres-operator.crunchydata.com/pgbackrest-restore": "x" });
-    assert!(!danger(Some(asked)).allows());
+    for group in ["pgv2.percona.com", "postgres-operator.crunchydata.com"] {
+        let mut asked = cluster("ready", 3);
+        asked["metadata"]["annotations"] = json!({ format!("{group}/pgbackrest-restore"): "x" });
+        assert!(!danger(Some(asked)).allows(), "{group}");
+    }
     let mut enabled = cluster("ready", 3);
     enabled["spec"]["backups"]["pgbackrest"]["restore"] =
         json!({ "enabled": true, "repoName": "repo1" });
