@@ -124,8 +124,11 @@ pub fn judge(name: &str, objects: &Objects) -> Result<Restoring, Malformed> {
         (ready, database_progress(&cluster.status)),
         // `ready` says nothing of it: a database whose repository could not be made archives nowhere, in silence.
         (
-            condition(&cluster.status.conditions, "ReadyForBackup").is_some_and(Condition::is_true),
-            "the database is ready, and its new repository takes no backups yet".into(),
+            inner
+                .as_ref()
+                .and_then(|inner| condition(&inner.status.conditions, "PGBackRestReplicaRepoReady"))
+                .is_some_and(Condition::is_true),
+            "the database is ready, and its new repository is not".into(),
         ),
     ];
     Ok(match missing.into_iter().find(|(there, _)| !there) {

@@ -1,9 +1,9 @@
 //! Flux-bootstrap: hands the cluster over to Flux.
 //!
-//! Before anything is applied, a file of the secrets' bucket must open with the age key ([`canary`]): with a wrong one
-//! Flux would stand still half-way. Then Flux' own components, by digest ([`components`]), the Secrets that it
-//! reads first ([`secrets`]), and the objects of `flux/<cluster>`. It is done when everything that can become ready is
-//! ready ([`tree`]): what waits for a switch is `restore`'s business, and only named.
+//! Before anything is applied, a file of the secrets' bucket must open with the age key (`canary`): with a wrong one
+//! Flux would stand still half-way. Then Flux' own components, by digest (`components`), the Secrets that it
+//! reads first (`secrets`), and the objects of `flux/<cluster>`. It is done when everything that can become ready is
+//! ready (`tree`): what waits for a switch is `restore`'s business, and only named.
 //!
 //! ```text
 //! canary ─→ components ─→ foundation (namespace, kinds) ─→ secrets ─→ definitions ─→ rest ─→ controllers

@@ -1,7 +1,7 @@
 //! Wait-certificates: until each certificate is issued for what it is now, and says why one is not.
 //!
 //! An order needs DNS and an authority and may take an hour; one that the authority has refused is tried again only
-//! an hour later, so that ends the job at once, with the authority's reason ([`trouble`]). Certificates that came
+//! an hour later, so that ends the job at once, with the authority's reason (`trouble`). Certificates that came
 //! back from a backup count like others. Their end is compared with this worker's clock.
 
 mod trouble;

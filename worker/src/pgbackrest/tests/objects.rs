@@ -19,7 +19,6 @@ fn cluster(state: &str, ready: u32) -> Value {
             "postgres": { "size": 3, "ready": ready, "instances": [{ "name": "instance1", "size": 3, "ready": ready }] },
             "pgbouncer": { "size": 3, "ready": ready },
             "pgbackrest": { "restore": { "id": ID, "finished": true, "succeeded": 1 } },
-            "conditions": [{ "type": "ReadyForBackup", "status": "True", "reason": "AllConditionsAreMet" }],
         },
     })
 }
@@ -30,6 +29,7 @@ fn inner(status: &str, reason: &str) -> Value {
         "metadata": { "name": "pg-db" },
         "status": { "conditions": [
             { "type": "PGBackRestRepoHostReady", "status": "True", "reason": "RepoHostReady", "message": "" },
+            { "type": "PGBackRestReplicaRepoReady", "status": "True", "reason": "StanzaCreated", "message": "" },
             { "type": "PostgresDataInitialized", "status": status, "reason": reason, "message": "pgBackRest restore" },
         ] },
     })
@@ -109,17 +109,12 @@ fn a_restore_is_finished_when_everything_agrees() {
 #[test]
 fn every_single_sign_is_needed() {
     type Change = fn(&mut Objects);
-    let changes: [(Change, &str); 10] = [
+    let changes: [(Change, &str); 9] = [
         (
             |o| {
-                o.cluster.as_mut().expect("one")["status"]["conditions"][0]["status"] =
-                    json!("False")
+                o.inner.as_mut().expect("one")["status"]["conditions"][1]["status"] = json!("False")
             },
-            "takes no backups yet",
-        ),
-        (
-            |o| o.cluster.as_mut().expect("one")["status"]["conditions"] = json!([]),
-            "takes no backups yet",
+            "its new repository is not",
         ),
         (
             |o| o.restore = Some(restore("Running")),
