@@ -205,7 +205,11 @@ fn bucket(place: &Place, lines: &mut Vec<String>) -> anyhow::Result<()> {
     lines.extend(keys.into_iter().map(|key| format!("key {key}")));
 
     let mut series: BTreeMap<String, Vec<(String, bytes::Bytes)>> = BTreeMap::new();
-    for (key, body) in objects {
+    // The page says what the report beside it says.
+    let data = objects
+        .into_iter()
+        .filter(|(key, _)| !key.ends_with(".html"));
+    for (key, body) in data {
         let (folder, _) = key.rsplit_once('/').unwrap_or(("", &key));
         series
             .entry(folder.to_owned())
@@ -292,7 +296,8 @@ pub fn state(versions: &[(String, bytes::Bytes)]) -> anyhow::Result<Option<JobRe
 }
 
 /// What tells when or how fast something was done, and not what.
-const FLEETING: [&str; 17] = [
+const FLEETING: [&str; 18] = [
+    "actual_seconds",
     "at",
     "created",
     "declared",

@@ -468,7 +468,7 @@ fn put_certificate(kube: &KubeSim) -> anyhow::Result<()> {
     let secret = json!({
         "apiVersion": "v1", "kind": "Secret", "type": "kubernetes.io/tls",
         "metadata": { "namespace": namespace, "name": name },
-        "stringData": { "tls.crt": "a certificate", "tls.key": "its key" },
+        "data": { "tls.crt": "YSBjZXJ0aWZpY2F0ZQ==", "tls.key": "aXRzIGtleQ==" },
     });
     kube.put(secret)?;
     // A kind is served a moment after its definition.
