@@ -209,7 +209,8 @@ fn wanted_release<'a>(argv: &[&'a str]) -> Option<(&'a str, &'a str)> {
         .iter()
         .find(|word| file_name(word) == "check-kubespray.yml")?;
     let mut words = argv.iter();
-    let wanted = words.find_map(|word| word.strip_prefix("rekindle_kubespray="));
+    // Quoted, where it stands in a script.
+    let wanted = words.find_map(|word| word.trim_matches('\'').strip_prefix("rekindle_kubespray="));
     Some((playbook, wanted.unwrap_or_default()))
 }
 
