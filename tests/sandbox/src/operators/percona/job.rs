@@ -154,7 +154,9 @@ impl Percona {
         };
         let preemption =
             "preemption: 0/3 nodes are available: 3 Preemption is not helpful for scheduling.";
-        for (key, value, effect) in &self.settings.taints {
+        // What mounts the database's volume must go where that is; a backup runs on any other node.
+        let bound = text(pod, "/spec/containers/0/name") == "pgbackrest-restore";
+        for (key, value, effect) in self.settings.taints.iter().filter(|_| bound) {
             if !tolerates(&pod["spec"]["tolerations"], key, value, effect) {
                 let why = format!("3 node(s) had untolerated taint {{{key}: {value}}}");
                 return unscheduled(format!("0/3 nodes are available: {why}. {preemption}"));
