@@ -9,12 +9,13 @@ use bytes::Bytes;
 use jiff::Timestamp;
 use jobs::ids::{ClusterName, JobName, RecoveryId};
 use jobs::keys;
-use jobs::message::JobMessage;
+use jobs::message::{Job, JobMessage};
 use jobs::plan::{DEFAULT_PLAN, Plan, PlanFile, PlannedJob};
 use jobs::queue::{Outgoing, Queue};
-use jobs::record::{ActiveRecord, Inputs, JobRecord, RecoveryRecord, Requester, Status};
+use jobs::record::{ActiveRecord, Inputs, JobRecord, RecoveryRecord, Requester, Sealed, Status};
+use jobs::secrets::{Identity, Secrets};
 use jobs::spec::ClusterSpec;
-use jobs::store::Store;
+use jobs::store::{Secret, Store, StoreError};
 
 /// The reference cluster.
 pub const SPEC: &str = include_str!("../../../deploy/examples/cluster.yaml");
@@ -91,7 +92,57 @@ pub async fn begin(
     Ok(begun)
 }
 
+/// Begins a recovery of one job.
+pub async fn begin_one(
+    store: &Store,
+    queue: &dyn Queue,
+    spec: &str,
+    job: Job,
+) -> anyhow::Result<Begun> {
+    let planned = PlannedJob {
+        name: job.name(),
+        payload: job,
+        needs: vec![],
+        always: false,
+    };
+    begin(store, queue, spec, Some(vec![planned])).await
+}
+
 impl Begun {
+    /// Gives it what `rekindle` does: secrets, sealed, and what bootstraps Flux. No worker may have seen it.
+    pub async fn give(
+        &self,
+        to: &Identity,
+        given: &[(&str, String)],
+        flux: Option<String>,
+    ) -> anyhow::Result<()> {
+        let mut secrets = Secrets::default();
+        for (name, value) in given {
+            secrets.add(name, Secret::new(value.clone()))?;
+        }
+        let recipient = to.recipient();
+        let ciphertext = secrets.seal(&self.cluster, &recipient)?;
+        let sealed = Sealed {
+            input: self.store.put_input(ciphertext.into()).await?,
+            names: secrets.names(),
+            recipient: recipient.to_string(),
+        };
+        let flux = match flux {
+            Some(objects) => Some(self.store.put_input(objects.into()).await?),
+            None => None,
+        };
+        let series = keys::recovery(&self.cluster, &self.id);
+        let change = |record: Option<RecoveryRecord>| {
+            Ok::<_, StoreError>(record.map(|mut record| {
+                record.inputs.secrets = Some(sealed.clone());
+                record.inputs.flux.clone_from(&flux);
+                record
+            }))
+        };
+        self.store.update(&series, change).await?;
+        Ok(())
+    }
+
     /// Posts every job without needs.
     pub async fn post_ready(&self, queue: &dyn Queue) -> anyhow::Result<()> {
         for job in self.plan.jobs().iter().filter(|job| job.needs.is_empty()) {

@@ -9,13 +9,10 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, ensure};
 use e2e::lab::{Lab, Worker, quick, steps_are_recorded_once};
 use e2e::processes::program;
-use e2e::recovery::{Begun, begin};
-use jobs::keys;
+use e2e::recovery::{Begun, begin_one};
 use jobs::message::{Backup, Image, Job, Release};
-use jobs::plan::PlannedJob;
-use jobs::record::{RecoveryRecord, Sealed, Status};
-use jobs::secrets::{Identity, Secrets};
-use jobs::store::{Secret, StoreError};
+use jobs::record::Status;
+use jobs::secrets::Identity;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use sandbox::kube_sim::KubeFault;
@@ -71,47 +68,19 @@ impl Scene {
 
     /// Gives a recovery what `rekindle` does: sealed secrets, and what bootstraps Flux.
     async fn give(&self, begun: &Begun) -> anyhow::Result<()> {
-        let store = &self.lab.store;
-        let mut secrets = Secrets::default();
-        for (name, value) in self.estate.secrets() {
-            secrets.add(name, Secret::new(value))?;
-        }
-        let recipient = self.identity.recipient();
-        let sealed = secrets.seal(&begun.cluster, &recipient)?;
-        let sealed = Sealed {
-            input: store.put_input(sealed.into()).await?,
-            names: secrets.names(),
-            recipient: recipient.to_string(),
-        };
         let mut objects = String::new();
         for name in ["settings", "source", "root", "infra"] {
             let path = Estate::flux_folder().join(format!("{name}.yaml"));
             objects += &format!("---\n{}", std::fs::read_to_string(path)?);
         }
-        let flux = store.put_input(objects.into()).await?;
-        let series = keys::recovery(&begun.cluster, &begun.id);
-        store
-            .update(&series, |record: Option<RecoveryRecord>| {
-                Ok::<_, StoreError>(record.map(|mut record| {
-                    record.inputs.secrets = Some(sealed.clone());
-                    record.inputs.flux = Some(flux.clone());
-                    record
-                }))
-            })
-            .await?;
-        Ok(())
+        let secrets = self.estate.secrets();
+        begun.give(&self.identity, &secrets, Some(objects)).await
     }
 
     /// A single job on the cluster that runs.
-    async fn begin_one(&self, job: Job) -> anyhow::Result<Begun> {
-        let planned = PlannedJob {
-            name: job.name(),
-            payload: job,
-            needs: vec![],
-            always: false,
-        };
+    async fn begin_job(&self, job: Job) -> anyhow::Result<Begun> {
         let (store, queue) = (&self.lab.store, &self.lab.queue);
-        let begun = begin(store, queue, self.estate.spec(), Some(vec![planned])).await?;
+        let begun = begin_one(store, queue, self.estate.spec(), job).await?;
         self.give(&begun).await?;
         Ok(begun)
     }
@@ -331,7 +300,7 @@ async fn heavy_workers_that_die_after_a_step_leave_flux_and_the_database_right()
     };
     for job in [Job::Backup(Backup::default()), Job::Promote, tag("123.2")] {
         let kind = job.kind();
-        let begun = scene.begin_one(job).await?;
+        let begun = scene.begin_job(job).await?;
         let killed = scene.run(&begun, &[kind], &mut dice).await?;
         eprintln!("{kind}: {killed} workers killed");
         steps_are_recorded_once(&scene.lab, &begun).await?;

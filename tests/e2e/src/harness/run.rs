@@ -9,9 +9,7 @@ use futures::{StreamExt, stream};
 use jobs::ids::{ClusterName, JobName, RecoveryId};
 use jobs::keys;
 use jobs::queue::{Outgoing, Queue};
-use jobs::record::{JobRecord, JobVersion, RecoveryRecord, Sealed, Status, Versioned};
-use jobs::secrets::Secrets;
-use jobs::store::{Secret, Store, StoreError};
+use jobs::record::{JobRecord, JobVersion, RecoveryRecord, Status, Versioned};
 use sandbox::kube_sim::KubeSim;
 use sandbox::operators::cert_manager::CertManager;
 use serde_json::json;
@@ -24,7 +22,7 @@ use super::point::{self, Call, Often, Point, Trouble};
 use super::queue::Parked;
 use super::tap::Tap;
 use crate::history;
-use crate::recovery::{Begun, begin};
+use crate::recovery::begin;
 
 /// A run that takes longer has hung. Far above what it takes on a busy machine.
 const LONG: Duration = Duration::from_secs(120);
@@ -163,7 +161,9 @@ impl Prepared {
         let queue =
             super::queue::Tapped::new(place.queue.clone(), Tap::listening(), Some(parked.clone()));
         let begun = begin(&store, &queue, SPEC, Some(scenario.plan.clone())).await?;
-        give_secrets(&place, &store, &begun).await?;
+        // The jobs before the one that is tried need none.
+        let secrets = SECRETS.map(|name| (name, format!("the value of {name}")));
+        begun.give(&place.identity, &secrets, None).await?;
         eventually("the jobs before it", || Ok(!parked.messages().is_empty())).await?;
         idle(&place).await?;
         worker.kill();
@@ -371,31 +371,6 @@ impl Prepared {
         let last = of_both.iter().rposition(|call| call.what == "queue ack");
         of_both[..last.map_or(0, |last| last + 1)].to_vec()
     }
-}
-
-/// Gives a recovery its secrets. The jobs before the one that is tried need none.
-async fn give_secrets(place: &Place, store: &Store, begun: &Begun) -> anyhow::Result<()> {
-    let mut secrets = Secrets::default();
-    for name in SECRETS {
-        secrets.add(name, Secret::new(format!("the value of {name}")))?;
-    }
-    let recipient = place.identity.recipient();
-    let sealed = Sealed {
-        input: store
-            .put_input(secrets.seal(&begun.cluster, &recipient)?.into())
-            .await?,
-        names: secrets.names(),
-        recipient: recipient.to_string(),
-    };
-    let series = keys::recovery(&begun.cluster, &begun.id);
-    let change = |record: Option<RecoveryRecord>| {
-        Ok::<_, StoreError>(record.map(|mut record| {
-            record.inputs.secrets = Some(sealed.clone());
-            record
-        }))
-    };
-    store.update(&series, change).await.map(|_| ())?;
-    Ok(())
 }
 
 /// Waits until no message is ready, on its way or late.

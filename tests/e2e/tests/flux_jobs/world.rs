@@ -8,13 +8,11 @@ use std::time::Duration;
 use anyhow::Context;
 use async_trait::async_trait;
 use e2e::lab::{LONG, Lab, Worker, quick, small, until};
-use e2e::recovery::{Begun, begin};
+use e2e::recovery::{Begun, begin_one};
 use jobs::keys;
 use jobs::message::Job;
-use jobs::plan::PlannedJob;
-use jobs::record::{JobRecord, RecoveryRecord, ReleaseRecord, Sealed, Status};
-use jobs::secrets::{Identity, Secrets};
-use jobs::store::{Secret, StoreError};
+use jobs::record::{JobRecord, ReleaseRecord, Status};
+use jobs::secrets::Identity;
 use sandbox::hosts::simulated::Service;
 use sandbox::kube_sim::KubeSim;
 use sandbox::operators::app::{App, AppSettings};
@@ -164,35 +162,10 @@ impl Scene {
 
     /// Begins a recovery of one job. Its inputs are there before a worker sees it.
     async fn begin(&self, spec: &str, job: Job, given: &[(&str, String)]) -> anyhow::Result<Begun> {
-        let planned = PlannedJob {
-            name: job.name(),
-            payload: job,
-            needs: vec![],
-            always: false,
-        };
-        let (store, queue) = (&self.lab.store, &self.lab.queue);
-        let begun = begin(store, queue, spec, Some(vec![planned])).await?;
-        let mut secrets = Secrets::default();
-        for (name, value) in given {
-            secrets.add(name, Secret::new(value.clone()))?;
-        }
-        let recipient = self.identity.recipient();
-        let ciphertext = secrets.seal(&begun.cluster, &recipient)?;
-        let sealed = Sealed {
-            input: store.put_input(ciphertext.into()).await?,
-            names: secrets.names(),
-            recipient: recipient.to_string(),
-        };
-        let flux = store.put_input(bootstrap()?.into()).await?;
-        let series = keys::recovery(&begun.cluster, &begun.id);
-        let change = |record: Option<RecoveryRecord>| {
-            Ok::<_, StoreError>(record.map(|mut record| {
-                record.inputs.secrets = Some(sealed.clone());
-                record.inputs.flux = Some(flux.clone());
-                record
-            }))
-        };
-        store.update(&series, change).await?;
+        let begun = begin_one(&self.lab.store, &self.lab.queue, spec, job).await?;
+        begun
+            .give(&self.identity, given, Some(bootstrap()?))
+            .await?;
         Ok(begun)
     }
 

@@ -9,35 +9,30 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
-use async_trait::async_trait;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use bytes::Bytes;
 use e2e::lab::{LONG, Lab, Worker, quick, small, until};
-use e2e::recovery::{Begun, begin};
+use e2e::recovery::{Begun, begin_one};
 use jiff::{SignedDuration, Timestamp};
-use jobs::keys;
 use jobs::message::Job;
-use jobs::plan::PlannedJob;
-use jobs::record::{DatabaseRecord, JobRecord, RecoveryRecord, Sealed, Status};
-use jobs::secrets::{Identity, Secrets};
-use jobs::store::{Credentials, Secret, Store, StoreConfig};
+use jobs::record::{DatabaseRecord, JobRecord, Status};
+use jobs::secrets::Identity;
 use sandbox::ca::Ca;
-use sandbox::hosts::simulated::Service;
 use sandbox::kube_sim::KubeSim;
-use sandbox::operators::percona::{Archives, Bucket, Faults, Keys, Percona, Settings, definitions};
-use sandbox::operators::{Controller, Operators, Pace, Tick};
+use sandbox::operators::percona::{Archives, Faults, Percona, Settings, definitions};
+use sandbox::operators::{Controller, Operators, Pace};
+use sandbox::payload::OverHttp;
 use sandbox::postgres::{Disks, Server, Tls};
 use serde_json::{Value, json};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpListener;
 use worker::kube::{Kubeconfig, direct};
 use worker::net::Dialer;
 
+use crate::cluster::{Releases, shop};
+
 pub(crate) const SOURCE: &str = "/pgbackrest/repo1";
-const DISK: &str = "pg/pg-db";
+pub(crate) const DISK: &str = "pg/pg-db";
 const SERVICE: &str = "10.96.0.50";
-const SWITCH: &str = "values-switch.yaml";
+pub(crate) const SWITCH: &str = "values-switch.yaml";
 pub(crate) const ROWS: usize = 12;
 
 /// The world of a test.
@@ -78,7 +73,7 @@ impl Scene {
             .route(format!("{SERVICE}:5432").parse()?, postgres);
         let shop = shop(&lab, &sim, &disks).await?;
         prepare(&lab, &sim)?;
-        let releases = Releases { base: base(&lab) };
+        let releases = Releases::new(base(&lab));
         let operators = operate(&sim, vec![Box::new(releases), Box::new(percona)])?;
         Ok(Self {
             lab,
@@ -103,35 +98,13 @@ impl Scene {
 
     /// Begins a recovery of one job. Its secrets are given before a worker sees it.
     pub(crate) async fn begin(&self, spec: &str, job: Job) -> anyhow::Result<Begun> {
-        let planned = PlannedJob {
-            name: job.name(),
-            payload: job,
-            needs: vec![],
-            always: false,
-        };
-        let (store, queue) = (&self.lab.store, &self.lab.queue);
-        let begun = begin(store, queue, spec, Some(vec![planned])).await?;
+        let begun = begin_one(&self.lab.store, &self.lab.queue, spec, job).await?;
         let s3 = &self.lab.sandbox.s3;
-        let mut secrets = Secrets::default();
-        secrets.add("CLUSTER_S3_ACCESS_KEY", Secret::new(s3.access_key()))?;
-        secrets.add("CLUSTER_S3_SECRET_KEY", Secret::new(s3.secret_key()))?;
-        let recipient = self.identity.recipient();
-        let sealed = Sealed {
-            input: store
-                .put_input(secrets.seal(&begun.cluster, &recipient)?.into())
-                .await?,
-            names: secrets.names(),
-            recipient: recipient.to_string(),
-        };
-        let series = keys::recovery(&begun.cluster, &begun.id);
-        store
-            .update(&series, |record: Option<RecoveryRecord>| {
-                Ok::<_, jobs::store::StoreError>(record.map(|mut record| {
-                    record.inputs.secrets = Some(sealed.clone());
-                    record
-                }))
-            })
-            .await?;
+        let secrets = [
+            ("CLUSTER_S3_ACCESS_KEY", s3.access_key().to_owned()),
+            ("CLUSTER_S3_SECRET_KEY", s3.secret_key().to_owned()),
+        ];
+        begun.give(&self.identity, &secrets, None).await?;
         Ok(begun)
     }
 
@@ -355,7 +328,7 @@ fn operator(
     let settings = Settings {
         disks: disks.clone(),
         archives: archives.clone(),
-        bucket: Arc::new(OverHttp(lab.sandbox.s3.endpoint())),
+        bucket: Arc::new(OverHttp::of(&lab.sandbox)),
         ca: Ca::new("postgres-operator-ca")?,
         taints: vec![],
         addresses: [("pg/pg-db-ha".to_owned(), SERVICE.to_owned())].into(),
@@ -457,152 +430,7 @@ fn base(lab: &Lab) -> Value {
     })
 }
 
-fn cluster_object(spec: Value) -> Value {
+pub(crate) fn cluster_object(spec: Value) -> Value {
     json!({"apiVersion": "pgv2.percona.com/v2", "kind": "PerconaPGCluster",
         "metadata": {"namespace": "pg", "name": "pg-db"}, "spec": spec})
-}
-
-/// The bucket as pgBackRest comes to it.
-#[derive(Debug)]
-struct OverHttp(String);
-
-impl OverHttp {
-    async fn store(&self, keys: &Keys, bucket: &str) -> Result<Store, String> {
-        let config = StoreConfig {
-            endpoint: Some(self.0.clone()),
-            bucket: bucket.to_owned(),
-            credentials: Credentials::Keys {
-                access: keys.access.clone(),
-                secret: Secret::new(keys.secret.clone()),
-            },
-            region: "us-east-1".into(),
-            prefix: String::new(),
-            path_style: true,
-            timeout: Duration::from_secs(10),
-        };
-        Store::connect(&config).await.map_err(words)
-    }
-}
-
-#[async_trait]
-impl Bucket for OverHttp {
-    async fn get(&self, keys: &Keys, bucket: &str, key: &str) -> Result<Option<Bytes>, String> {
-        self.store(keys, bucket)
-            .await?
-            .get(key)
-            .await
-            .map_err(words)
-    }
-
-    async fn put(&self, keys: &Keys, bucket: &str, key: &str, body: Bytes) -> Result<(), String> {
-        self.store(keys, bucket)
-            .await?
-            .put(key, body)
-            .await
-            .map_err(words)
-    }
-}
-
-fn words(error: jobs::store::StoreError) -> String {
-    format!("HTTP request failed: {error}")
-}
-
-/// helm-controller, as far as switches go: without its switch a release says so and makes nothing.
-#[derive(Debug)]
-struct Releases {
-    base: Value,
-}
-
-#[async_trait]
-impl Controller for Releases {
-    fn name(&self) -> &'static str {
-        "releases"
-    }
-
-    async fn reconcile(&mut self, tick: &Tick) -> anyhow::Result<()> {
-        for release in tick
-            .cluster
-            .list("helm.toolkit.fluxcd.io/v2", "HelmRelease")
-            .await?
-        {
-            self.release(tick, &release).await?;
-        }
-        Ok(())
-    }
-}
-
-impl Releases {
-    async fn release(&self, tick: &Tick, release: &Value) -> anyhow::Result<()> {
-        let text = |at: &str| {
-            let found = release.pointer(at).and_then(Value::as_str);
-            found.unwrap_or_default().to_owned()
-        };
-        let (namespace, name) = (text("/metadata/namespace"), text("/metadata/name"));
-        let switch = format!("{name}-values-switch");
-        let found = tick
-            .cluster
-            .get("v1", "ConfigMap", &namespace, &switch)
-            .await?;
-        let asked = text("/metadata/annotations/reconcile.fluxcd.io~1requestedAt");
-        let ready = match found
-            .as_ref()
-            .and_then(|found| found["data"][SWITCH].as_str())
-        {
-            None => json!({"type": "Ready", "status": "False", "reason": "ValuesError",
-                "message": format!("could not find ConfigMap '{namespace}/{switch}'")}),
-            Some(values) => {
-                if name == "pg-db" {
-                    let mut spec = self.base.as_object().cloned().unwrap_or_default();
-                    let values: Value = serde_json::from_str(values)?;
-                    let values = values.as_object().cloned().unwrap_or_default();
-                    worker::switch::values::merge(&mut spec, &values);
-                    spec.remove("pmm");
-                    tick.cluster
-                        .apply("helm", &cluster_object(spec.into()))
-                        .await?;
-                }
-                json!({"type": "Ready", "status": "True", "reason": "UpgradeSucceeded", "message": "done"})
-            }
-        };
-        let status = json!({"observedGeneration": release["metadata"]["generation"],
-            "lastHandledReconcileAt": asked, "conditions": [ready]});
-        if release["status"] != status {
-            tick.cluster
-                .set_status("helm-controller", release, &status)
-                .await?;
-        }
-        Ok(())
-    }
-}
-
-/// The application behind the load balancer: it counts its orders while it runs and its database answers.
-async fn shop(
-    lab: &Lab,
-    sim: &Arc<KubeSim>,
-    disks: &Disks,
-) -> anyhow::Result<tokio::task::JoinHandle<()>> {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
-    let at = Service::At(listener.local_addr()?);
-    lab.hosts().listen("test-cache-1", 30080, at);
-    let (sim, disks) = (Arc::clone(sim), disks.clone());
-    Ok(tokio::spawn(async move {
-        while let Ok((mut stream, _)) = listener.accept().await {
-            let mut request = [0_u8; 4096];
-            let _ = stream.read(&mut request).await;
-            let switch = sim.get("ConfigMap", "slr", "slr-values-switch");
-            let text = switch.and_then(|s| s["data"][SWITCH].as_str().map(str::to_owned));
-            let runs = text.is_some_and(|text| !text.contains("false"));
-            let rows = disks.get(DISK).data().map(sandbox::postgres::Data::rows);
-            let (status, body) = match rows.filter(|_| runs) {
-                Some(rows) => ("200 OK", format!("{rows} orders")),
-                None => ("503 Service Unavailable", "no".to_owned()),
-            };
-            let answer = format!(
-                "HTTP/1.1 {status}\r\ncontent-length: {}\r\n\r\n{body}",
-                body.len()
-            );
-            let _ = stream.write_all(answer.as_bytes()).await;
-            let _ = stream.shutdown().await;
-        }
-    }))
 }

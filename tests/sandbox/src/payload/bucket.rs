@@ -1,5 +1,4 @@
-//! The sandbox's store as pods come to it: over HTTP, with the keys of a Secret. Whatever a bucket is called in
-//! Git, here it is the one that there is.
+//! The sandbox's store as pods come to it: over HTTP, with the keys of a Secret.
 
 use std::time::Duration;
 
@@ -12,23 +11,33 @@ use crate::world::Sandbox;
 
 /// The store of a world.
 #[derive(Debug, Clone)]
-pub(super) struct OneBucket {
+pub struct OverHttp {
     endpoint: String,
-    bucket: String,
+    /// Every bucket is this one, whatever it is called.
+    only: Option<String>,
 }
 
-impl OneBucket {
-    pub(super) fn of(sandbox: &Sandbox) -> Self {
+impl OverHttp {
+    /// That of a world.
+    pub fn of(sandbox: &Sandbox) -> Self {
+        let endpoint = sandbox.s3.endpoint();
+        let only = None;
+        Self { endpoint, only }
+    }
+
+    /// The same where Git calls its buckets otherwise: each is the one that there is.
+    pub fn by_any_name(sandbox: &Sandbox) -> Self {
+        let only = Some(sandbox.s3.bucket().to_owned());
         Self {
-            endpoint: sandbox.s3.endpoint(),
-            bucket: sandbox.s3.bucket().to_owned(),
+            only,
+            ..Self::of(sandbox)
         }
     }
 
-    async fn store(&self, keys: &Keys) -> Result<Store, String> {
+    async fn store(&self, keys: &Keys, bucket: &str) -> Result<Store, String> {
         let config = StoreConfig {
             endpoint: Some(self.endpoint.clone()),
-            bucket: self.bucket.clone(),
+            bucket: self.only.clone().unwrap_or_else(|| bucket.to_owned()),
             credentials: Credentials::Keys {
                 access: keys.access.clone(),
                 secret: Secret::new(keys.secret.clone()),
@@ -43,13 +52,21 @@ impl OneBucket {
 }
 
 #[async_trait]
-impl Bucket for OneBucket {
-    async fn get(&self, keys: &Keys, _bucket: &str, key: &str) -> Result<Option<Bytes>, String> {
-        self.store(keys).await?.get(key).await.map_err(words)
+impl Bucket for OverHttp {
+    async fn get(&self, keys: &Keys, bucket: &str, key: &str) -> Result<Option<Bytes>, String> {
+        self.store(keys, bucket)
+            .await?
+            .get(key)
+            .await
+            .map_err(words)
     }
 
-    async fn put(&self, keys: &Keys, _bucket: &str, key: &str, body: Bytes) -> Result<(), String> {
-        self.store(keys).await?.put(key, body).await.map_err(words)
+    async fn put(&self, keys: &Keys, bucket: &str, key: &str, body: Bytes) -> Result<(), String> {
+        self.store(keys, bucket)
+            .await?
+            .put(key, body)
+            .await
+            .map_err(words)
     }
 }
 

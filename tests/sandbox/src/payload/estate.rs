@@ -10,7 +10,7 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::json;
 
-use super::bucket::OneBucket;
+use super::bucket::OverHttp;
 use crate::ca::Ca;
 use crate::kube_sim::KubeSim;
 use crate::operators::flux::{install_yaml, sealed};
@@ -147,7 +147,7 @@ async fn first_life(sandbox: &Sandbox, archives: &Archives) -> anyhow::Result<Ti
     let settings = Settings {
         disks: disks.clone(),
         archives: archives.clone(),
-        bucket: std::sync::Arc::new(OneBucket::of(sandbox)),
+        bucket: std::sync::Arc::new(OverHttp::by_any_name(sandbox)),
         ca: Ca::new("postgres-operator-ca")?,
         taints: vec![],
         addresses: [].into(),

@@ -18,7 +18,6 @@ use tokio::task::JoinHandle;
 use worker::kube::{Kubeconfig, direct};
 use worker::net::Dialer;
 
-use self::bucket::OneBucket;
 use self::estate::DISK;
 use crate::ca::Ca;
 use crate::hosts::simulated::{Service, SimulatedHosts};
@@ -31,6 +30,7 @@ use crate::operators::{Controller, Operators, Pace, flux};
 use crate::postgres::{Data, Disks, Server, Tls};
 use crate::world::Sandbox;
 
+pub use bucket::OverHttp;
 pub use estate::{Estate, ROWS};
 
 /// The address of the database inside the cluster.
@@ -62,7 +62,7 @@ struct Running {
 #[derive(Debug, Clone)]
 struct Surroundings {
     hosts: SimulatedHosts,
-    bucket: OneBucket,
+    bucket: OverHttp,
     archives: Archives,
     flux: flux::Settings,
 }
@@ -79,7 +79,7 @@ impl Payload {
         let (access, secret) = (sandbox.s3.access_key(), sandbox.s3.secret_key());
         let around = Surroundings {
             hosts,
-            bucket: OneBucket::of(sandbox),
+            bucket: OverHttp::by_any_name(sandbox),
             archives: estate.archives.clone(),
             flux: flux::Settings::new(
                 flux::Login::new("git", &estate.token),

@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used, missing_docs, reason = "a test may panic")]
 
 mod fields;
+mod goodbye;
 mod objects;
 mod ours;
 mod suite;
