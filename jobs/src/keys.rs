@@ -136,6 +136,11 @@ pub fn logs(cluster: &ClusterName, id: &RecoveryId, job: &JobName) -> String {
     format!("clusters/{cluster}/recoveries/{id}/logs/{job}/")
 }
 
+/// `clusters/<cluster>/recoveries/<id>/load-test/<run>/<runner>.json`: the summary of one runner, as it wrote it.
+pub fn load_summary(cluster: &ClusterName, id: &RecoveryId, run: &str, runner: &str) -> String {
+    format!("clusters/{cluster}/recoveries/{id}/load-test/{run}/{runner}.json")
+}
+
 /// `artifacts/<key>`: images and bundles, put there by people.
 pub fn artifact(key: &str) -> String {
     format!("artifacts/{key}")

@@ -2,12 +2,16 @@
 
 mod fuzz;
 
+use std::num::NonZeroU32;
+
 use fuzz::{cases, damaged, spoils, spoilt};
 use jobs::ids::{ClusterName, NodeName, ObjectName, RecoveryId};
 use jobs::message::{
-    Access, AddUser, Backup, BackupKind, Change, DecodeError, Demo, Image, Job, JobMessage, OnNode,
-    OsUpdate, PutSecret, Release, RemoveNode, Restore, SCHEMA, Switch, Until, WaitCertificates,
+    Access, AddUser, Backup, BackupKind, Change, DecodeError, Demo, Image, Job, JobMessage,
+    LoadTest, OnNode, OsUpdate, PutSecret, Release, RemoveNode, Restore, SCHEMA, Switch, Until,
+    WaitCertificates,
 };
+use jobs::spec::Driver;
 use jobs::user::{PublicKey, UserName};
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -76,6 +80,18 @@ fn on_kubernetes() -> impl Strategy<Value = Job> {
     prop_oneof![
         Just(Job::FluxBootstrap),
         Just(Job::Promote),
+        Just(Job::LoadTestCleanUp),
+        Just(Job::Reap),
+        (any::<Option<String>>(), any::<Option<NonZeroU32>>()).prop_map(
+            |(target, virtual_users)| Job::LoadTest(LoadTest {
+                script: None,
+                driver: Some(Driver::Kubeconfig),
+                target,
+                virtual_users,
+                iterations: virtual_users,
+                parallelism: virtual_users,
+            })
+        ),
         change.prop_map(|change| Job::Switch(Switch { change })),
         (object(), image)
             .prop_map(|(application, image)| Job::Release(Release { application, image })),
@@ -297,6 +313,16 @@ fn every_field_of_every_kind_is_named_when_it_is_missing_or_of_another_type() {
             secret: "a/b".parse().expect("two names"),
             keys: [("key".to_owned(), "NAME".to_owned())].into(),
         }),
+        Job::LoadTest(LoadTest {
+            script: Some("0a".repeat(32)),
+            driver: Some(Driver::Yandex),
+            target: Some("https://a".into()),
+            virtual_users: NonZeroU32::new(3),
+            iterations: NonZeroU32::new(2),
+            parallelism: NonZeroU32::new(1),
+        }),
+        Job::LoadTestCleanUp,
+        Job::Reap,
         Job::Report,
         Job::Demo(demo),
     ] {

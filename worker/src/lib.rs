@@ -11,6 +11,7 @@ pub mod engine;
 mod fuzz;
 pub mod jobs;
 pub mod kube;
+pub mod load;
 pub mod net;
 pub mod pgbackrest;
 pub mod postgres;

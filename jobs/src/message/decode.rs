@@ -3,8 +3,8 @@
 use serde_json::Value;
 
 use super::{
-    AddUser, Backup, Demo, JobMessage, KINDS, MirrorImages, OnNode, OsUpdate, PutSecret, Release,
-    RemoveNode, Restore, SCHEMA, Switch, WaitCertificates,
+    AddUser, Backup, Demo, JobMessage, KINDS, LoadTest, MirrorImages, OnNode, OsUpdate, PutSecret,
+    Release, RemoveNode, Restore, SCHEMA, Switch, WaitCertificates,
 };
 use crate::cut::cut;
 
@@ -122,6 +122,7 @@ fn wrong_in_payload(value: &Value) -> Option<DecodeError> {
             serde_path_to_error::deserialize::<_, WaitCertificates>(value).err()?
         }
         "secret" => serde_path_to_error::deserialize::<_, PutSecret>(value).err()?,
+        "load-test" => serde_path_to_error::deserialize::<_, LoadTest>(value).err()?,
         "release" => serde_path_to_error::deserialize::<_, Release>(value).err()?,
         _ => return None,
     };

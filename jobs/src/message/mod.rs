@@ -9,8 +9,8 @@ mod payload;
 
 pub use decode::DecodeError;
 pub use payload::{
-    Access, AddUser, Backup, BackupKind, Change, Demo, Image, ImageTag, MirrorImages, OnNode,
-    OsUpdate, PutSecret, Release, RemoveNode, Restore, Switch, Until, WaitCertificates,
+    Access, AddUser, Backup, BackupKind, Change, Demo, Image, ImageTag, LoadTest, MirrorImages,
+    OnNode, OsUpdate, PutSecret, Release, RemoveNode, Restore, Switch, Until, WaitCertificates,
 };
 
 use serde::{Deserialize, Serialize};
@@ -81,6 +81,12 @@ pub enum Job {
     Secret(PutSecret),
     /// Brings another image of an application into service, or the former one back.
     Release(Release),
+    /// Loads the application from outside, with a verdict.
+    LoadTest(LoadTest),
+    /// Takes away what the load test made, however it ended.
+    LoadTestCleanUp,
+    /// Deletes what carries our label at the temporary cloud and is past its time to live.
+    Reap,
     /// Writes the recovery's report.
     Report,
     /// A job without effects, to watch crash and resume by hand and to measure the engine.
@@ -88,7 +94,7 @@ pub enum Job {
 }
 
 /// Every kind, in the order of a recovery.
-pub const KINDS: [&str; 20] = [
+pub const KINDS: [&str; 23] = [
     "provision",
     "load-balancer",
     "reachability",
@@ -107,6 +113,9 @@ pub const KINDS: [&str; 20] = [
     "wait-certificates",
     "secret",
     "release",
+    "load-test",
+    "load-test-clean-up",
+    "reap",
     "report",
     "demo",
 ];
@@ -133,6 +142,9 @@ impl Job {
             Job::WaitCertificates(_) => "wait-certificates",
             Job::Secret(_) => "secret",
             Job::Release(_) => "release",
+            Job::LoadTest(_) => "load-test",
+            Job::LoadTestCleanUp => "load-test-clean-up",
+            Job::Reap => "reap",
             Job::Report => "report",
             Job::Demo(_) => "demo",
         }
@@ -159,8 +171,17 @@ impl Job {
             | Job::WaitCertificates(_)
             | Job::Secret(_)
             | Job::Release(_)
+            | Job::LoadTest(_)
+            | Job::LoadTestCleanUp
+            | Job::Reap
             | Job::Report => None,
         }
+    }
+
+    /// Whether it takes away what another job made: it also runs in a recovery that was cancelled, if that other
+    /// job had begun.
+    pub fn cleans_up(&self) -> bool {
+        matches!(self, Job::LoadTestCleanUp)
     }
 
     /// The job's name within a recovery.

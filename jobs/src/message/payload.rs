@@ -1,6 +1,7 @@
 //! What each kind of job is told: plain data, checked as it is read.
 
 use std::collections::BTreeMap;
+use std::num::NonZeroU32;
 
 use jiff::Timestamp;
 use serde::de::Error as _;
@@ -9,7 +10,7 @@ use serde_json::{Map, Value};
 
 use crate::ids::{NodeName, ObjectName};
 use crate::images::{Platform, is_sha256};
-use crate::spec::Namespaced;
+use crate::spec::{Driver, Namespaced};
 use crate::user::{PublicKey, UserName};
 
 /// A job that works on one node.
@@ -244,6 +245,33 @@ pub struct PutSecret {
     pub keys: BTreeMap<String, String>,
 }
 
+/// A load test. What is absent is as the spec has it.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct LoadTest {
+    /// Digest of a k6 script below `inputs/`: 64 digits; our own script when absent.
+    #[serde(
+        default,
+        deserialize_with = "maybe_digits",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub script: Option<String>,
+    /// Where the load comes from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub driver: Option<Driver>,
+    /// What is loaded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub target: Option<String>,
+    /// How many virtual users there are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub virtual_users: Option<NonZeroU32>,
+    /// How often each of them goes through the script.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub iterations: Option<NonZeroU32>,
+    /// How many runners share the virtual users.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parallelism: Option<NonZeroU32>,
+}
+
 fn usual_platforms() -> Vec<Platform> {
     vec![Platform::default()]
 }
@@ -259,6 +287,10 @@ fn digits<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error
             )))
         }
     }
+}
+
+fn maybe_digits<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+    digits(deserializer).map(Some)
 }
 
 /// The payload of a demo job.

@@ -14,7 +14,9 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::ids::{JobName, NodeName};
-use crate::message::{Backup, Demo, Job, KINDS, OnNode, OsUpdate, Restore, WaitCertificates};
+use crate::message::{
+    Backup, Demo, Job, KINDS, LoadTest, OnNode, OsUpdate, Restore, WaitCertificates,
+};
 use crate::spec::{ClusterSpec, Node, Problem, Role};
 
 /// The plan of a whole recovery, used when none is given.
@@ -249,6 +251,7 @@ fn is_there(kind: &str, spec: &ClusterSpec) -> bool {
         "flux-bootstrap" => spec.flux.is_some(),
         "restore" | "backup" | "promote" => spec.database.is_some(),
         "wait-certificates" => !spec.certificates.is_empty(),
+        "load-test" | "load-test-clean-up" => spec.load_test.is_some(),
         _ => true,
     }
 }
@@ -331,6 +334,9 @@ fn expand_entry(
         "promote" => vec![make(Job::Promote)],
         "backup" => vec![make(Job::Backup(Backup::default()))],
         "wait-certificates" => vec![make(Job::WaitCertificates(WaitCertificates::default()))],
+        "load-test" => vec![make(Job::LoadTest(LoadTest::default()))],
+        "load-test-clean-up" => vec![make(Job::LoadTestCleanUp)],
+        "reap" => vec![make(Job::Reap)],
         "report" => vec![make(Job::Report)],
         "demo" => vec![make(Job::Demo(Demo {
             steps: 10,

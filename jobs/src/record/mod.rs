@@ -5,6 +5,7 @@
 
 mod cluster;
 mod job;
+mod load;
 mod recovery;
 mod status;
 mod why;
@@ -17,6 +18,7 @@ pub use job::{
     Change, Crashes, Failure, JobRecord, JobVersion, LeftBehind, Owner, Retry, StepRecord,
     WaitRecord,
 };
+pub use load::{Latency, LoadResult, Runner, Summary, Temporary, Threshold};
 pub use recovery::{Finished, Flags, Inputs, Outcome, RecoveryRecord, Requester, Sealed};
 pub use status::{Event, IllegalTransition, Status};
 pub use why::{JobView, Why, why};

@@ -107,6 +107,7 @@ pub(super) fn check(spec: &ClusterSpec) -> Vec<Problem> {
     super::flux::check(spec, &mut found);
     super::database::check(spec, &mut found);
     super::application::check(spec, &mut found);
+    super::load_test::check(spec, &mut found);
     found
 }
 

@@ -10,6 +10,7 @@ mod check;
 mod database;
 mod flux;
 mod kubernetes;
+mod load_test;
 mod node;
 mod targets;
 pub mod versions;
@@ -21,6 +22,9 @@ pub use database::{Backups, DataProof, Database, Query, SystemId};
 pub use flux::Flux;
 pub use kubernetes::{
     Cidr, Encapsulation, ImageBundle, Kubernetes, Network, NetworkPlugin, ToolImage,
+};
+pub use load_test::{
+    Channel, Driver, K6, LoadTest, NodePool, Share, Thresholds, YandexCluster, check_target,
 };
 pub use node::Node;
 pub use targets::Targets;
@@ -61,6 +65,9 @@ pub struct ClusterSpec {
     /// The certificates that must be there, `namespace/name`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub certificates: Vec<Namespaced>,
+    /// The load that the recovered application must bear.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub load_test: Option<LoadTest>,
     /// What a recovery is measured by.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub targets: Option<Targets>,

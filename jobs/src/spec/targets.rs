@@ -18,7 +18,7 @@ pub struct Targets {
     pub rpo: Option<SignedDuration>,
 }
 
-/// Durations as people write them.
+/// Durations as people write them, that may be absent.
 mod friendly {
     use super::*;
 
@@ -32,14 +32,34 @@ mod friendly {
     pub(super) fn deserialize<'de, D: Deserializer<'de>>(
         deserializer: D,
     ) -> Result<Option<SignedDuration>, D::Error> {
-        let Some(text) = Option::<String>::deserialize(deserializer)? else {
-            return Ok(None);
-        };
-        match text.parse::<SignedDuration>() {
-            Ok(of) if of.is_positive() => Ok(Some(of)),
-            _ => Err(serde::de::Error::custom(format!(
-                "`{text:.40}` is not a time such as 4h or 15m"
-            ))),
-        }
+        let text = Option::<String>::deserialize(deserializer)?;
+        text.map(|text| read(&text)).transpose()
+    }
+}
+
+/// Durations as people write them.
+pub(super) mod duration {
+    use super::*;
+
+    pub(crate) fn serialize<S: Serializer>(
+        of: &SignedDuration,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        format!("{of:#}").serialize(serializer)
+    }
+
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<SignedDuration, D::Error> {
+        read(&String::deserialize(deserializer)?)
+    }
+}
+
+fn read<E: serde::de::Error>(text: &str) -> Result<SignedDuration, E> {
+    match text.parse::<SignedDuration>() {
+        Ok(of) if of.is_positive() => Ok(of),
+        _ => Err(E::custom(format!(
+            "`{text:.40}` is not a time such as 4h or 15m"
+        ))),
     }
 }

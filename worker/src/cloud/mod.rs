@@ -2,3 +2,4 @@
 //! trait: a trait comes when a second server cloud does.
 
 pub mod clo;
+pub mod yandex;

@@ -11,6 +11,8 @@ pub mod flux_bootstrap;
 mod kubernetes;
 pub mod kubespray;
 pub mod load_balancer;
+pub mod load_test;
+pub mod load_test_clean_up;
 pub mod mirror_images;
 pub mod mount;
 pub mod os_update;
@@ -18,6 +20,7 @@ pub mod permissions;
 pub mod promote;
 pub mod provision;
 pub mod reachability;
+pub mod reap;
 pub mod release;
 pub mod remove_node;
 pub mod report;
@@ -79,6 +82,9 @@ pub fn run<'a>(ctx: &'a Ctx, job: &'a Job) -> BoxFuture<'a, Result<Proven, JobEr
             Job::WaitCertificates(wait) => wait_certificates::run(ctx, wait).await,
             Job::Secret(secret) => secret::run(ctx, secret).await,
             Job::Release(release) => release::run(ctx, release).await,
+            Job::LoadTest(test) => load_test::run(ctx, test).await,
+            Job::LoadTestCleanUp => load_test_clean_up::run(ctx).await,
+            Job::Reap => reap::run(ctx).await,
             Job::Report => report::run(ctx).await,
             Job::Demo(demo) => demo::run(ctx, demo).await,
         }
@@ -109,6 +115,9 @@ pub fn steps(job: &Job) -> &'static [&'static str] {
         Job::WaitCertificates(_) => wait_certificates::STEPS,
         Job::Secret(_) => secret::STEPS,
         Job::Release(_) => release::STEPS,
+        Job::LoadTest(_) => load_test::STEPS,
+        Job::LoadTestCleanUp => load_test_clean_up::STEPS,
+        Job::Reap => reap::STEPS,
         Job::Report => report::STEPS,
         Job::Demo(_) => demo::STEPS,
     }
@@ -118,8 +127,8 @@ pub fn steps(job: &Job) -> &'static [&'static str] {
 mod tests {
     use jobs::ids::{NodeName, ObjectName};
     use jobs::message::{
-        Access, AddUser, Backup, Change, Demo, Image, MirrorImages, OnNode, OsUpdate, PutSecret,
-        Release, RemoveNode, Restore, Switch, WaitCertificates,
+        Access, AddUser, Backup, Change, Demo, Image, LoadTest, MirrorImages, OnNode, OsUpdate,
+        PutSecret, Release, RemoveNode, Restore, Switch, WaitCertificates,
     };
     use jobs::user::UserName;
 
@@ -182,6 +191,9 @@ mod tests {
                 application: name("slr"),
                 image: Image::Former,
             }),
+            Job::LoadTest(LoadTest::default()),
+            Job::LoadTestCleanUp,
+            Job::Reap,
             Job::Report,
             Job::Demo(demo),
         ];

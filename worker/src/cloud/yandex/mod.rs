@@ -1,0 +1,1 @@
+//! Yandex Cloud: the temporary cluster that load comes from.

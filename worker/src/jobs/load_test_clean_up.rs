@@ -1,0 +1,46 @@
+//! Load-test-clean-up: takes away what the load test made, however it ended.
+
+use jobs::message::Job;
+use jobs::record::Temporary;
+use jobs::spec::Driver;
+use serde_json::json;
+
+use super::load_test::{k6, yandex};
+use crate::engine::{Ctx, JobError, Proof, Proven};
+
+/// The step names.
+pub const STEPS: &[&str] = &["deleted", "left", "prove"];
+
+/// Deletes what is left of this recovery's load test, and proves that nothing is.
+pub async fn run(ctx: &Ctx) -> Result<Proven, JobError> {
+    let deleted: Vec<Temporary> = match driver(ctx) {
+        Some(Driver::Yandex) => yandex::clean_up(ctx).await?,
+        Some(Driver::Kubeconfig) => k6::clean_up(ctx).await?,
+        Some(Driver::Local) | None => vec![],
+    };
+    ctx.prove("clean", || async {
+        let left: Vec<Temporary> = match driver(ctx) {
+            Some(Driver::Yandex) => yandex::left(ctx).await?,
+            Some(Driver::Kubeconfig) => k6::left(ctx).await?,
+            Some(Driver::Local) | None => vec![],
+        };
+        Ok::<_, JobError>(Proof {
+            expected: json!({"left": []}),
+            holds: left.is_empty(),
+            observed: json!({"left": left, "deleted": deleted}),
+        })
+    })
+    .await
+}
+
+/// Where the load of this recovery's test came from.
+fn driver(ctx: &Ctx) -> Option<Driver> {
+    let jobs = ctx.plan().jobs().iter();
+    let mut tests = jobs.filter_map(|job| match &job.payload {
+        Job::LoadTest(test) => Some(test),
+        _ => None,
+    });
+    let section = ctx.spec().load_test.as_ref()?;
+    let test = tests.next()?;
+    Some(test.driver.unwrap_or(section.driver))
+}
