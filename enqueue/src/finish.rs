@@ -8,7 +8,7 @@ use jobs::plan::PlannedJob;
 use jobs::record::{
     ActiveRecord, Event, Finished, JobRecord, JobVersion, Outcome, Owner, RecoveryRecord,
 };
-use jobs::store::{Appended, Store, StoreError};
+use jobs::store::{Appended, CleanUp, Store, StoreError};
 
 use crate::error::CliError;
 use crate::view::Snapshot;
@@ -22,6 +22,8 @@ pub(crate) enum Cancelled {
     Ended,
     /// Workers hold these jobs; they stop at their next step, and the last one ends the recovery.
     Running(Vec<JobName>),
+    /// Nothing runs, and these jobs still have to take away what was made: a worker does that.
+    CleaningUp(Vec<JobName>),
 }
 
 /// Settles every job that nobody works on, and ends the recovery when that is all of them.
@@ -31,15 +33,26 @@ pub(crate) enum Cancelled {
 pub(crate) async fn cancelled(store: &Store, snapshot: &Snapshot) -> Result<Cancelled, CliError> {
     let (cluster, id) = (&snapshot.record.cluster, &snapshot.record.id);
     let me = &worker::engine::here(store.writer());
-    let settle = snapshot.plan.jobs().iter().map(|job| async move {
-        let settled = settle(store, me, cluster, id, job).await?;
-        Ok::<_, CliError>((!settled).then(|| job.name.clone()))
-    });
-    let running: Vec<Option<JobName>> = stream::iter(settle)
-        .buffered(PARALLEL)
-        .try_collect()
-        .await?;
-    let running: Vec<JobName> = running.into_iter().flatten().collect();
+    let (clean_ups, others): (Vec<&PlannedJob>, Vec<_>) = snapshot
+        .plan
+        .jobs()
+        .iter()
+        .partition(|job| job.payload.cleans_up());
+    let running = settle_all(store, me, snapshot, others).await?;
+    if !running.is_empty() {
+        return Ok(Cancelled::Running(running));
+    }
+    let (mut due, mut needless) = (Vec::new(), Vec::new());
+    for job in clean_ups {
+        match store.clean_up(cluster, id, job).await? {
+            CleanUp::Nothing => needless.push(job),
+            CleanUp::Due | CleanUp::Waits => due.push(job.name.clone()),
+        }
+    }
+    if !due.is_empty() {
+        return Ok(Cancelled::CleaningUp(due));
+    }
+    let running = settle_all(store, me, snapshot, needless).await?;
     if !running.is_empty() {
         return Ok(Cancelled::Running(running));
     }
@@ -60,6 +73,25 @@ pub(crate) async fn cancelled(store: &Store, snapshot: &Snapshot) -> Result<Canc
         .await?;
     free(store, cluster, id).await?;
     Ok(Cancelled::Ended)
+}
+
+/// Settles jobs as cancelled; those that a worker has come back.
+async fn settle_all(
+    store: &Store,
+    me: &Owner,
+    snapshot: &Snapshot,
+    jobs: Vec<&PlannedJob>,
+) -> Result<Vec<JobName>, CliError> {
+    let (cluster, id) = (&snapshot.record.cluster, &snapshot.record.id);
+    let settle = jobs.into_iter().map(|job| async move {
+        let settled = settle(store, me, cluster, id, job).await?;
+        Ok::<_, CliError>((!settled).then(|| job.name.clone()))
+    });
+    let running: Vec<Option<JobName>> = stream::iter(settle)
+        .buffered(PARALLEL)
+        .try_collect()
+        .await?;
+    Ok(running.into_iter().flatten().collect())
 }
 
 /// Settles one job as cancelled; `false` when a worker has it.

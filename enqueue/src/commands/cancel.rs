@@ -23,21 +23,32 @@ pub(crate) async fn run(args: &Control, out: &mut Out) -> Result<ExitCode, CliEr
     let (cluster, id) = (&snapshot.record.cluster, &snapshot.record.id);
     let running = match &cancelled {
         Cancelled::Ended => &[][..],
-        Cancelled::Running(jobs) => jobs,
+        Cancelled::Running(jobs) | Cancelled::CleaningUp(jobs) => jobs,
     };
     let value = json!({
         "cluster": cluster, "recovery": id, "ended": cancelled == Cancelled::Ended, "running": running,
     });
-    out.show(&value, || match running {
-        [] => format!("recovery {id} is cancelled and has ended; cluster {cluster} is free"),
-        jobs => {
-            let names: Vec<&str> = jobs.iter().map(|job| job.as_str()).collect();
-            format!(
-                "recovery {id} is cancelled; {} still run and end at their next step. If their workers \
-                 are gone, any other worker ends it",
-                names.join(", ")
-            )
+    let names = || {
+        running
+            .iter()
+            .map(|job| job.as_str())
+            .collect::<Vec<_>>()
+            .join(", ")
+    };
+    out.show(&value, || match &cancelled {
+        Cancelled::Ended => {
+            format!("recovery {id} is cancelled and has ended; cluster {cluster} is free")
         }
+        Cancelled::Running(_) => format!(
+            "recovery {id} is cancelled; {} still run and end at their next step. If their workers \
+             are gone, any other worker ends it",
+            names()
+        ),
+        Cancelled::CleaningUp(_) => format!(
+            "recovery {id} is cancelled; it ends, and frees the cluster, when a worker has run {}, which takes away \
+             what was made for a while",
+            names()
+        ),
     });
     Ok(ExitCode::Done)
 }

@@ -248,6 +248,11 @@ impl JobRecord {
         }
     }
 
+    /// Whether it may have made anything: a job that makes what another one takes away records a step first.
+    pub fn has_begun(&self) -> bool {
+        !self.steps.is_empty() || !self.waits.is_empty() || self.generation > 0
+    }
+
     /// Moves the status.
     pub fn happen(&mut self, event: Event) -> Result<(), IllegalTransition> {
         self.status = self.status.next(event)?;

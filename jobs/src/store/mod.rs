@@ -19,7 +19,7 @@ pub use config::{Credentials, Secret, StoreConfig};
 pub use error::StoreError;
 pub use objects::{Object, Small};
 pub use records::{Appended, Stored, StoredJob};
-pub use recovery::Recovery;
+pub use recovery::{CleanUp, Recovery};
 
 use std::fmt;
 use std::sync::Arc;

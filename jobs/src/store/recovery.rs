@@ -7,7 +7,7 @@ use futures::{StreamExt, TryStreamExt, stream};
 use super::{Store, StoreError};
 use crate::ids::{ClusterName, RecoveryId};
 use crate::keys;
-use crate::plan::Plan;
+use crate::plan::{Plan, PlannedJob};
 use crate::record::{ActiveRecord, Inputs, RecoveryRecord};
 use crate::spec::ClusterSpec;
 
@@ -23,6 +23,17 @@ pub struct Recovery {
     pub plan: Arc<Plan>,
     /// The spec; never changes.
     pub spec: Arc<ClusterSpec>,
+}
+
+/// What a job that cleans up still has to do in a recovery that was cancelled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CleanUp {
+    /// What it cleans up after never began, or it is settled itself.
+    Nothing,
+    /// What it cleans up after is not settled yet.
+    Waits,
+    /// It has to run.
+    Due,
 }
 
 impl Store {
@@ -95,6 +106,33 @@ impl Store {
             )
         })?;
         Ok((Arc::new(plan), Arc::new(spec)))
+    }
+
+    /// What a job that cleans up still has to do in a recovery that was cancelled.
+    pub async fn clean_up(
+        &self,
+        cluster: &ClusterName,
+        id: &RecoveryId,
+        job: &PlannedJob,
+    ) -> Result<CleanUp, StoreError> {
+        let own = self.read_job(&keys::job(cluster, id, &job.name)).await?;
+        if own.is_some_and(|own| own.record.status.is_settled()) {
+            return Ok(CleanUp::Nothing);
+        }
+        let mut begun = false;
+        for need in &job.needs {
+            let there = self.read_job(&keys::job(cluster, id, need)).await?;
+            match there.map(|stored| stored.record) {
+                Some(record) if record.status.is_settled() => begun |= record.has_begun(),
+                // Somebody may be about to begin it.
+                _ => return Ok(CleanUp::Waits),
+            }
+        }
+        Ok(if begun {
+            CleanUp::Due
+        } else {
+            CleanUp::Nothing
+        })
     }
 
     /// The records of all recoveries of a cluster, the newest first.

@@ -45,6 +45,8 @@ pub(super) struct Inner {
     /// Fires when the turn should end soon: no new steps.
     pub(super) stop: CancellationToken,
     pub(super) turn_ends: Instant,
+    /// Whether it goes on in a recovery that was cancelled.
+    pub(super) cleans_up: bool,
     pub(super) known_steps: &'static [&'static str],
     /// Keys used in this turn: a key used twice would give one step the other's result.
     pub(super) used: Mutex<BTreeSet<StepKey>>,
@@ -370,9 +372,10 @@ impl Ctx {
         }
         let flags = self.inner.flags.now(&self.inner.store).await?;
         if flags.cancelled.is_some() {
-            return Err(JobError::interrupted(Interrupt::Cancelled));
-        }
-        if flags.paused.is_some() {
+            if !self.inner.cleans_up {
+                return Err(JobError::interrupted(Interrupt::Cancelled));
+            }
+        } else if flags.paused.is_some() {
             return Err(JobError::interrupted(Interrupt::Paused));
         }
         if Instant::now() >= self.inner.turn_ends {

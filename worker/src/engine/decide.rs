@@ -31,11 +31,13 @@ pub(crate) fn is_last_chance(record: &JobRecord) -> bool {
         && record.crashes.in_a_row + 1 >= MOST_CRASHES
 }
 
-/// Decides. `dead` says that the record's owner is known to be gone.
+/// Decides. `dead` says that the record's owner is known to be gone, `cleans_up` that the job takes away what
+/// another one made: it is ready in a cancelled recovery when there is something to take away.
 pub(crate) fn decide(
     record: Option<&JobRecord>,
     readiness: &Readiness,
     flags: &Flags,
+    cleans_up: bool,
     dead: bool,
     me: &Owner,
     known_steps: &[&str],
@@ -53,10 +55,11 @@ pub(crate) fn decide(
             return Decision::Held(owner.clone());
         }
     }
-    if flags.cancelled.is_some() {
+    let last_duty = cleans_up && *readiness == Readiness::Ready;
+    if flags.cancelled.is_some() && !last_duty {
         return Decision::Cancel;
     }
-    if flags.paused.is_some() {
+    if flags.paused.is_some() && flags.cancelled.is_none() {
         return Decision::Nothing("the recovery is paused");
     }
     match readiness {
@@ -134,7 +137,7 @@ mod tests {
         flags: &Flags,
         dead: bool,
     ) -> Decision {
-        decide(record, readiness, flags, dead, &someone(), &["s"])
+        decide(record, readiness, flags, false, dead, &someone(), &["s"])
     }
 
     #[test]
@@ -181,6 +184,25 @@ mod tests {
             Decision::Held(owner()),
             "the owner ends it itself"
         );
+    }
+
+    #[test]
+    fn what_cleans_up_runs_in_a_cancelled_recovery_once_it_is_ready() {
+        let cancelled = Flags {
+            paused: Some("lunch".into()),
+            cancelled: Some("no".into()),
+        };
+        let ask = |readiness: &Readiness| {
+            decide(None, readiness, &cancelled, true, false, &owner(), &["s"])
+        };
+        assert_eq!(ask(&Readiness::Ready), Decision::Claim);
+        assert_eq!(ask(&Readiness::Needs(vec![])), Decision::Cancel);
+        let paused = Flags {
+            cancelled: None,
+            ..cancelled.clone()
+        };
+        let decision = decide(None, &Readiness::Ready, &paused, true, false, &owner(), &[]);
+        assert!(matches!(decision, Decision::Nothing(_)), "{decision:?}");
     }
 
     #[test]

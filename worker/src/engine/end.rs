@@ -59,7 +59,17 @@ impl Engine {
         if delivery.lost.is_cancelled() {
             return Ok(Leave::Untouched);
         }
+        let cancelled = job.payload.cleans_up() && record.status.is_settled() && {
+            let (cluster, id) = (&recovery.record.cluster, &recovery.record.id);
+            let now = self.store.recovery_record(cluster, id).await?;
+            now.is_some_and(|now| now.flags.cancelled.is_some())
+        };
         match record.status {
+            // It was the last thing that a cancelled recovery waited for.
+            _ if cancelled => {
+                self.end_cancelled(recovery, delivery).await?;
+                Ok(Leave::Ack)
+            }
             Status::Succeeded => {
                 self.mark_succeeded(recovery, job, record.generation)
                     .await?;
@@ -82,7 +92,7 @@ impl Engine {
                 delay.unwrap_or_default(),
             )),
             Status::Cancelled => {
-                self.finish_cancelled(recovery).await?;
+                self.end_cancelled(recovery, delivery).await?;
                 Ok(Leave::Ack)
             }
             _ => {

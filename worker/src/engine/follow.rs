@@ -9,7 +9,7 @@ use jobs::message::JobMessage;
 use jobs::plan::{PlannedJob, Readiness, Settled};
 use jobs::queue::{Delivery, Outgoing};
 use jobs::record::{ActiveRecord, Event, Finished, JobRecord, JobVersion, Outcome, RecoveryRecord};
-use jobs::store::{Appended, Recovery, StoreError};
+use jobs::store::{Appended, CleanUp, Recovery, StoreError};
 
 use super::service::Engine;
 use super::turn::TurnError;
@@ -78,13 +78,63 @@ impl Engine {
         self.store.are_done(cluster, id, names).await
     }
 
-    /// Settles what nobody runs as cancelled, and ends the recovery once nothing runs any more.
-    pub(super) async fn finish_cancelled(&self, recovery: &Recovery) -> Result<(), StoreError> {
+    /// Ends a cancelled recovery as far as it can be ended now, and posts what has to clean up first.
+    pub(super) async fn end_cancelled(
+        &self,
+        recovery: &Recovery,
+        delivery: &Delivery,
+    ) -> Result<(), TurnError> {
+        for job in self.finish_cancelled(recovery).await? {
+            let message = self.message_for(recovery, job, &Call::after(&job.name));
+            delivery.handle.publish(&message, Duration::ZERO).await?;
+        }
+        Ok(())
+    }
+
+    /// Settles what nobody runs as cancelled, and ends the recovery once nothing runs any more. What has to clean
+    /// up before that comes back.
+    pub(super) async fn finish_cancelled<'a>(
+        &self,
+        recovery: &'a Recovery,
+    ) -> Result<Vec<&'a PlannedJob>, StoreError> {
         let (cluster, id) = (&recovery.record.cluster, &recovery.record.id);
         let settled = self.store.settled(cluster, id).await?;
-        let open = recovery.plan.jobs().iter();
-        let cancels: Vec<_> = open
+        let (clean_ups, others): (Vec<_>, Vec<_>) = recovery
+            .plan
+            .jobs()
+            .iter()
             .filter(|job| !settled.done.contains(&job.name))
+            .partition(|job| job.payload.cleans_up());
+        if self.cancel_all(recovery, others).await? > 0 {
+            return Ok(vec![]);
+        }
+        let (mut due, mut needless) = (Vec::new(), Vec::new());
+        for job in clean_ups {
+            match self.store.clean_up(cluster, id, job).await? {
+                CleanUp::Nothing => needless.push(job),
+                CleanUp::Due => due.push(job),
+                // Somebody was faster, and looks again when that is settled.
+                CleanUp::Waits => return Ok(vec![]),
+            }
+        }
+        if !due.is_empty() {
+            tracing::info!("cancelled; what was made for a while is taken away first");
+            return Ok(due);
+        }
+        if self.cancel_all(recovery, needless).await? == 0 {
+            self.finish(recovery, Outcome::Cancelled).await?;
+        }
+        Ok(vec![])
+    }
+
+    /// Settles jobs as cancelled; says how many of them somebody still runs.
+    async fn cancel_all(
+        &self,
+        recovery: &Recovery,
+        jobs: Vec<&PlannedJob>,
+    ) -> Result<usize, StoreError> {
+        let cancels: Vec<_> = jobs
+            .into_iter()
             .map(|job| self.cancel(recovery, job))
             .collect();
         let runs: Vec<bool> = stream::iter(cancels)
@@ -97,9 +147,8 @@ impl Engine {
                 running,
                 "cancelled; waiting for running jobs to reach their next step"
             );
-            return Ok(());
         }
-        self.finish(recovery, Outcome::Cancelled).await
+        Ok(running)
     }
 
     /// Settles a job as cancelled unless it is settled already; says whether somebody still runs it.

@@ -90,7 +90,10 @@ impl Engine {
         let (plan, spec) = self.inputs(&record.inputs).await?;
         let recovery = Arc::new(Recovery { record, plan, spec });
         if recovery.record.flags.cancelled.is_some() {
-            return Ok(self.finish_cancelled(&recovery).await?);
+            for job in self.finish_cancelled(&recovery).await? {
+                self.look_after(&recovery, job, every).await?;
+            }
+            return Ok(());
         }
         if recovery.record.flags.paused.is_some() {
             return Ok(());

@@ -10,7 +10,7 @@ use jobs::message::JobMessage;
 use jobs::plan::{PlannedJob, Readiness};
 use jobs::queue::{Delivery, QueueError};
 use jobs::record::{Event, JobRecord, JobVersion, RecoveryRecord, Status};
-use jobs::store::{Appended, Recovery, StoreError};
+use jobs::store::{Appended, CleanUp, Recovery, StoreError};
 use tokio::sync::OwnedMutexGuard;
 use tokio::time::Instant;
 use tracing::Instrument;
@@ -158,6 +158,7 @@ impl Engine {
                 record,
                 &readiness,
                 &recovery.record.flags,
+                job.payload.cleans_up(),
                 dead,
                 &self.me,
                 steps,
@@ -203,7 +204,7 @@ impl Engine {
                     });
                 }
                 Decision::Cancel => {
-                    self.finish_cancelled(&recovery).await?;
+                    self.end_cancelled(&recovery, delivery).await?;
                     return Ok(Leave::Ack);
                 }
                 Decision::Quarantine => {
@@ -346,6 +347,7 @@ impl Engine {
                 flags,
                 stop: stop.clone(),
                 turn_ends,
+                cleans_up: job.payload.cleans_up(),
                 known_steps: self.functions.steps(&job.payload),
                 used: Mutex::default(),
                 alone: Mutex::new(alone),
@@ -411,11 +413,18 @@ impl Engine {
         job: &PlannedJob,
         record: Option<&JobRecord>,
     ) -> Result<Readiness, StoreError> {
+        let (cluster, id) = (&recovery.record.cluster, &recovery.record.id);
+        if job.payload.cleans_up() && recovery.record.flags.cancelled.is_some() {
+            // Cancelled jobs have no markers: their records tell.
+            return Ok(match self.store.clean_up(cluster, id, job).await? {
+                CleanUp::Due => Readiness::Ready,
+                CleanUp::Nothing | CleanUp::Waits => Readiness::Needs(job.needs.clone()),
+            });
+        }
         // Once begun, its needs were met.
         if job.needs.is_empty() || record.is_some_and(|r| r.epoch > 0 && !job.always) {
             return Ok(Readiness::Ready);
         }
-        let (cluster, id) = (&recovery.record.cluster, &recovery.record.id);
         if !job.always && self.store.are_done(cluster, id, &job.needs).await? {
             return Ok(Readiness::Ready);
         }
