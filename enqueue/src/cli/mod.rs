@@ -1,11 +1,13 @@
 //! The command line as clap sees it. What the commands do stands in `commands`.
 
 mod kubernetes;
+mod load;
 
 pub(crate) use kubernetes::{
     BackupJob, FluxBootstrap, FluxFolder, PutSecret, Release, RestoreJob, Switch, WaitCertificates,
     Wish, key,
 };
+pub(crate) use load::LoadJob;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -87,6 +89,10 @@ pub(crate) enum Command {
     Secret(PutSecret),
     /// Bring another image of an application into service, or the former one back
     Release(Release),
+    /// Load the application from outside, say whether it bore that, and take away what was made for it
+    LoadTest(LoadJob),
+    /// Delete what load tests left at Yandex Cloud past its time to live: only what carries our label
+    Reap(Single),
     /// Write a report on the last recovery that did something
     Report(Single),
     /// Run a job without effects, to watch crash and resume
@@ -133,6 +139,9 @@ pub(crate) struct Recover {
     pub(crate) plan: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) flux: FluxFolder,
+    /// The k6 script of the load test; ours when absent
+    #[arg(long, value_name = "FILE")]
+    pub(crate) load_script: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) begin: Begin,
     // Last: its heading would stand over what comes after it.

@@ -9,6 +9,7 @@ mod flags;
 mod flux_bootstrap;
 mod keygen;
 mod list;
+mod load_test;
 mod mirror_images;
 mod os_update;
 mod pause;
@@ -63,6 +64,8 @@ pub(crate) async fn run(command: &Command, out: &mut Out) -> Result<ExitCode, Cl
         }
         Command::Secret(args) => put_secret::run(args, out).await,
         Command::Release(args) => release::run(args, out).await,
+        Command::LoadTest(args) => load_test::run(args, out).await,
+        Command::Reap(args) => single::of_cluster("reap", args, out).await,
         Command::Report(args) => single::of_cluster("report", args, out).await,
         Command::Demo(args) => single::demo(args, out).await,
         Command::Plan(args) => plan::run(args, out).await,

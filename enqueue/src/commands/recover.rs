@@ -4,7 +4,7 @@ use jobs::message::Job;
 use jobs::plan::Plan;
 
 use crate::cli::{Recover, Wish};
-use crate::commands::begin;
+use crate::commands::{begin, load_test};
 use crate::error::CliError;
 use crate::exit::ExitCode;
 use crate::files;
@@ -27,6 +27,9 @@ pub(crate) async fn run(args: &Recover, out: &mut Out) -> Result<ExitCode, CliEr
         false => None,
     };
     let store = args.begin.follow.store.connect().await?;
+    if let Some(script) = &args.load_script {
+        plan = load_test::with_script(&store, &plan, &spec.spec, script).await?;
+    }
     let request = Request {
         cluster: cluster.clone(),
         purpose: "recover".into(),

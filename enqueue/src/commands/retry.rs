@@ -4,6 +4,7 @@
 use jiff::Timestamp;
 use jobs::ids::{JobName, StepKey};
 use jobs::keys;
+use jobs::plan::PlannedJob;
 use jobs::record::{JobRecord, JobVersion, Retry as Put, Status};
 use jobs::store::{Appended, Store};
 use serde_json::json;
@@ -171,12 +172,15 @@ async fn always(
         }
         match stored.record.status {
             // It would count for a state that is about to change, and not be run again.
-            Status::Running => {
-                return Err(CliError::failed(format!(
-                    "job `{}` is running: it sums up what failed",
-                    job.name
-                ))
-                .hint("try again when it is done; `rekindle watch` shows it"));
+            status if status == Status::Running || at_it(job, status) => {
+                let does = match job.payload.cleans_up() {
+                    true => "takes away what the failed one made",
+                    false => "sums up what failed",
+                };
+                return Err(
+                    CliError::failed(format!("job `{}` is {status}: it {does}", job.name))
+                        .hint("try again when it is done; `rekindle watch` shows it"),
+                );
             }
             Status::Cancelled => {}
             status if status.is_settled() => names.push(job.name.clone()),
@@ -184,6 +188,11 @@ async fn always(
         }
     }
     Ok(names)
+}
+
+/// Whether a job that cleans up is in the middle of it.
+fn at_it(job: &PlannedJob, status: Status) -> bool {
+    job.payload.cleans_up() && matches!(status, Status::Waiting | Status::Retrying)
 }
 
 /// From which step on results are dropped.

@@ -196,65 +196,95 @@ pub struct NodePool {
     pub disk_gb: NonZeroU32,
 }
 
-/// The section with everything that a driver needs of it.
-pub(super) fn check(spec: &ClusterSpec, found: &mut Vec<Problem>) {
-    let Some(test) = &spec.load_test else { return };
-    let mut bad = |field: &str, reason: String| {
-        found.push(Problem::new(format!("load_test.{field}"), reason));
-    };
-    if let Err(reason) = check_target(&test.target) {
-        bad("target", reason);
-    }
-    if test.thresholds.p95_ms == 0 {
-        bad("thresholds.p95_ms", "no request takes no time".into());
-    }
-    if test.parallelism > test.virtual_users {
-        bad(
-            "parallelism",
-            format!(
-                "{} runners share {} virtual users: k6 refuses to run without one for each",
-                test.parallelism, test.virtual_users
-            ),
-        );
-    }
-    if test.driver != Driver::Local && test.k6.is_none() {
-        bad(
-            "k6",
-            "the driver runs k6 and there is no such section".into(),
-        );
-    }
-    if test.driver == Driver::Yandex && test.yandex.is_none() {
-        bad(
-            "yandex",
-            "the driver is `yandex` and there is no such section".into(),
-        );
-    }
-    if let Some(k6) = &test.k6 {
-        if let Err(reason) = k6.operator.parse::<versions::Version>() {
-            bad("k6.operator", reason);
+impl LoadTest {
+    /// The test with what a job was told instead; every problem that this brings.
+    pub fn told(&self, job: &crate::message::LoadTest) -> Result<Self, Vec<Problem>> {
+        let told = Self {
+            driver: job.driver.unwrap_or(self.driver),
+            target: job.target.clone().unwrap_or_else(|| self.target.clone()),
+            virtual_users: job.virtual_users.unwrap_or(self.virtual_users),
+            iterations: job.iterations.unwrap_or(self.iterations),
+            parallelism: job.parallelism.unwrap_or(self.parallelism),
+            ..self.clone()
+        };
+        let mut found = Vec::new();
+        told.check(&mut found);
+        if found.is_empty() {
+            Ok(told)
+        } else {
+            Err(found)
         }
-        let sound = |digest: &str| digest.strip_prefix("sha256:").is_some_and(is_sha256);
-        if k6.digest.as_deref().is_some_and(|digest| !sound(digest)) {
+    }
+}
+
+/// What is wrong with the section.
+pub(super) fn check(spec: &ClusterSpec, found: &mut Vec<Problem>) {
+    if let Some(test) = &spec.load_test {
+        test.check(found);
+    }
+}
+
+impl LoadTest {
+    /// The section with everything that its driver needs.
+    fn check(&self, found: &mut Vec<Problem>) {
+        let test = self;
+        let mut bad = |field: &str, reason: String| {
+            found.push(Problem::new(format!("load_test.{field}"), reason));
+        };
+        if let Err(reason) = check_target(&test.target) {
+            bad("target", reason);
+        }
+        if test.thresholds.p95_ms == 0 {
+            bad("thresholds.p95_ms", "no request takes no time".into());
+        }
+        if test.parallelism > test.virtual_users {
             bad(
-                "k6.digest",
-                "it is not `sha256:` and 64 lower-case digits".into(),
+                "parallelism",
+                format!(
+                    "{} runners share {} virtual users: k6 refuses to run without one for each",
+                    test.parallelism, test.virtual_users
+                ),
             );
         }
-        for (field, image) in [
-            ("image", Some(&k6.image)),
-            ("starter", k6.starter.as_ref()),
-            ("controller", k6.controller.as_ref()),
-        ] {
-            if image.is_some_and(|image| image.to_string().ends_with("latest")) {
+        if test.driver != Driver::Local && test.k6.is_none() {
+            bad(
+                "k6",
+                "the driver runs k6 and there is no such section".into(),
+            );
+        }
+        if test.driver == Driver::Yandex && test.yandex.is_none() {
+            bad(
+                "yandex",
+                "the driver is `yandex` and there is no such section".into(),
+            );
+        }
+        if let Some(k6) = &test.k6 {
+            if let Err(reason) = k6.operator.parse::<versions::Version>() {
+                bad("k6.operator", reason);
+            }
+            let sound = |digest: &str| digest.strip_prefix("sha256:").is_some_and(is_sha256);
+            if k6.digest.as_deref().is_some_and(|digest| !sound(digest)) {
                 bad(
-                    &format!("k6.{field}"),
-                    "`latest` is another image tomorrow; name a version".into(),
+                    "k6.digest",
+                    "it is not `sha256:` and 64 lower-case digits".into(),
                 );
             }
+            for (field, image) in [
+                ("image", Some(&k6.image)),
+                ("starter", k6.starter.as_ref()),
+                ("controller", k6.controller.as_ref()),
+            ] {
+                if image.is_some_and(|image| image.to_string().ends_with("latest")) {
+                    bad(
+                        &format!("k6.{field}"),
+                        "`latest` is another image tomorrow; name a version".into(),
+                    );
+                }
+            }
         }
-    }
-    if let Some(yandex) = &test.yandex {
-        check_yandex(yandex, test.max_duration, &mut bad);
+        if let Some(yandex) = &test.yandex {
+            check_yandex(yandex, test.max_duration, &mut bad);
+        }
     }
 }
 

@@ -24,6 +24,8 @@ pub(crate) struct Laws {
     workers: BTreeMap<Uuid, String>,
     keys: BTreeSet<String>,
     jobs: BTreeMap<JobName, Known>,
+    /// The operator ended the recovery: only what cleans up may go on.
+    cancelled: bool,
     /// Since when the operator wants nothing more to begin.
     silent: Option<Duration>,
     /// Of how many messages more per job we know a reason.
@@ -117,6 +119,7 @@ impl Laws {
                 let written: Versioned<RecoveryRecord> = serde_json::from_slice(body)
                     .map_err(|e| format!("{who} wrote a record that cannot be read: {e}"))?;
                 let flags = written.body.flags;
+                self.cancelled = flags.cancelled.is_some();
                 self.silent = (flags.paused.is_some() || flags.cancelled.is_some())
                     .then(|| self.silent.unwrap_or(now));
                 Ok(())
@@ -145,7 +148,14 @@ impl Laws {
         now: Duration,
     ) -> Result<(), String> {
         self.acts(who, job, epoch, key)?;
-        if let Some(late) = self.silent.and_then(|since| now.checked_sub(since + LATE)) {
+        let cleans_up = self
+            .record(job)
+            .is_some_and(|record| record.payload.cleans_up());
+        if let Some(late) = self
+            .silent
+            .filter(|_| !(self.cancelled && cleans_up))
+            .and_then(|since| now.checked_sub(since + LATE))
+        {
             return Err(format!(
                 "{who} begins `{key}` of {job} {late:?} too late: the operator said stop"
             ));

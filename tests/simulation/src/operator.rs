@@ -198,7 +198,7 @@ impl Operator {
                 Some(Status::Succeeded) => settled.failed.contains(&job.name) && mended(),
                 _ => false,
             };
-            if again {
+            if again && self.reopen_clean_ups(stage, job).await? {
                 stage.note(format_args!("operator puts {} back", job.name));
                 self.put_back(stage, job).await?;
                 stage.law(|laws| laws.excuse(4));
@@ -209,7 +209,27 @@ impl Operator {
         Ok(!put_back && !readiness.values().any(open))
     }
 
+    /// What has taken away what the job made has to do that once more, as with `rekindle retry`: `false` while it
+    /// is at it.
+    async fn reopen_clean_ups(&self, stage: &Stage, job: &PlannedJob) -> anyhow::Result<bool> {
+        let clean_ups = self.plan.successors(&job.name);
+        for clean_up in clean_ups.filter(|other| other.payload.cleans_up()) {
+            let status = stage.law(|laws| Ok(laws.record(&clean_up.name).map(|r| r.status)));
+            match status {
+                None | Some(Status::Pending) => {}
+                Some(status) if status.is_settled() => self.reopen(clean_up).await?,
+                Some(_) => return Ok(false),
+            }
+        }
+        Ok(true)
+    }
+
     async fn put_back(&self, stage: &Stage, job: &PlannedJob) -> anyhow::Result<()> {
+        self.reopen(job).await?;
+        self.post(stage, job).await
+    }
+
+    async fn reopen(&self, job: &PlannedJob) -> anyhow::Result<()> {
         let series = keys::job(&self.cluster, &self.id, &job.name);
         let stored = self.store.read_job(&series).await?;
         let stored = stored.context("it has a record")?;
@@ -225,7 +245,7 @@ impl Operator {
         self.store
             .append(&series, stored.version + 1, &body)
             .await?;
-        self.post(stage, job).await
+        Ok(())
     }
 
     pub(crate) fn states(&self, stage: &Arc<Stage>) -> String {
@@ -260,7 +280,7 @@ impl Operator {
                 (false, false) => status == Some(Status::Succeeded),
             };
             anyhow::ensure!(right, "{} ended as {status:?}", job.name);
-            if !blocked {
+            if !blocked && !programs.is_taken_away(&job.name) {
                 expected.extend(programs.slots(&job.name));
             }
             // What ran although something failed counts as not done.
@@ -303,6 +323,15 @@ impl Operator {
             slots.iter().all(|slot| may.contains(slot)),
             "made {slots:?}"
         );
+        let left: Vec<String> = self
+            .plan
+            .jobs()
+            .iter()
+            .filter(|job| programs.is_taken_away(&job.name))
+            .flat_map(|job| programs.slots(&job.name))
+            .filter(|slot| slots.contains(slot))
+            .collect();
+        anyhow::ensure!(left.is_empty(), "never taken away: {left:?}");
         let until = tokio::time::Instant::now() + chaos::PATIENCE;
         loop {
             let settled = self.plan.jobs().iter().all(|job| {

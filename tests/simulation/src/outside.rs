@@ -2,7 +2,7 @@
 //! or after their effect, and that go on when their caller is dead. It lets two things have the same
 //! name, as real ones do.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -23,6 +23,7 @@ pub(crate) struct Trouble;
 #[derive(Debug, Default)]
 pub(crate) struct Outside {
     things: Mutex<Vec<Thing>>,
+    taken: Mutex<BTreeSet<String>>,
     counts: Mutex<BTreeMap<String, u32>>,
 }
 
@@ -41,6 +42,11 @@ impl Outside {
     pub(crate) fn of(&self, slot: &str) -> Vec<Thing> {
         let things = lock(&self.things);
         things.iter().filter(|t| t.slot == slot).cloned().collect()
+    }
+
+    /// Whether the thing of a slot was taken away.
+    pub(crate) fn was_taken(&self, slot: &str) -> bool {
+        lock(&self.taken).contains(slot)
     }
 
     /// All slots that have things.
@@ -80,6 +86,24 @@ impl Stage {
             .iter()
             .find(|t| t.name == name)
             .map(|t| t.made.elapsed()))
+    }
+
+    /// Takes the things of some slots away.
+    pub(crate) async fn take(self: &Arc<Self>, slots: Vec<String>) -> Result<(), Trouble> {
+        tokio::time::sleep(self.between(1, 20)).await;
+        if self.chance(self.weather().store) {
+            return Err(Trouble);
+        }
+        let mut things = lock(&self.outside.things);
+        let mut taken = lock(&self.outside.taken);
+        taken.extend(
+            things
+                .iter()
+                .filter(|t| slots.contains(&t.slot))
+                .map(|t| t.slot.clone()),
+        );
+        things.retain(|thing| !slots.contains(&thing.slot));
+        Ok(())
     }
 
     /// Makes a thing. The call is on its way from here on, whatever becomes of the caller.

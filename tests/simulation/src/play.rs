@@ -22,6 +22,9 @@ pub struct Options {
     pub flaw: Option<Flaw>,
     /// The operator pauses or cancels the recovery in the middle.
     pub words: bool,
+    /// Some plans have a job that takes away what the others made, by dice of its own: a seed without one stays
+    /// what it was.
+    pub clean_up: bool,
 }
 
 /// Flaws that no engine can make up for.
@@ -83,7 +86,10 @@ async fn play(seed: u64, options: Options) -> Ended {
     let mut bucket = Bucket::default();
     bucket.lets_all_win = options.flaw == Some(Flaw::AllWin);
     let stage = Arc::new(Stage::new(seed, bucket));
-    let (jobs, programs) = Programs::draw(&stage);
+    let (jobs, programs) = Programs::draw(
+        &stage,
+        options.clean_up && fastrand::Rng::with_seed(seed.rotate_left(32)).u8(..4) == 0,
+    );
     let text = jobs
         .iter()
         .map(|job| format!("  {} needs {:?}\n", job.name, job.needs))

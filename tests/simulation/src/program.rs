@@ -31,6 +31,8 @@ pub(crate) enum Op {
     Trap(u32),
     /// Fails, whatever one does.
     Fail,
+    /// Takes away everything that these jobs have made.
+    TakeAway(Vec<JobName>),
 }
 
 /// A step's work.
@@ -51,8 +53,8 @@ pub(crate) struct Programs {
 }
 
 impl Programs {
-    /// Draws a plan of one to four jobs and their programs.
-    pub(crate) fn draw(stage: &Arc<Stage>) -> (Vec<PlannedJob>, Arc<Self>) {
+    /// Draws a plan of one to four jobs and their programs, and one that cleans up after them all if wished.
+    pub(crate) fn draw(stage: &Arc<Stage>, clean_up: bool) -> (Vec<PlannedJob>, Arc<Self>) {
         let mut jobs: Vec<PlannedJob> = Vec::new();
         let mut programs = BTreeMap::new();
         let poisoned = stage.chance(10);
@@ -80,6 +82,17 @@ impl Programs {
                 always: stage.chance(10),
             });
         }
+        if clean_up {
+            let payload = Job::LoadTestCleanUp;
+            let needs: Vec<JobName> = jobs.iter().map(|job| job.name.clone()).collect();
+            programs.insert(payload.name(), vec![Op::TakeAway(needs.clone())]);
+            jobs.push(PlannedJob {
+                name: payload.name(),
+                payload,
+                needs,
+                always: true,
+            });
+        }
         let programs = Self {
             stage: Arc::clone(stage),
             programs,
@@ -99,6 +112,13 @@ impl Programs {
     pub(crate) fn must_fail(&self, job: &JobName) -> bool {
         let program = self.programs.get(job).into_iter().flatten();
         program.into_iter().any(|op| matches!(op, Op::Fail))
+    }
+
+    /// Whether what a job made is taken away in the end.
+    pub(crate) fn is_taken_away(&self, job: &JobName) -> bool {
+        let all = self.programs.values().flatten();
+        all.into_iter()
+            .any(|op| matches!(op, Op::TakeAway(jobs) if jobs.contains(job)))
     }
 
     /// The slots that a job fills when it succeeds.
@@ -152,7 +172,9 @@ pub(crate) struct OnWorker {
     gate: Arc<Gate>,
 }
 
-const STEPS: &[&str] = &["work", "name", "make", "ready", "trap", "fail", "prove"];
+const STEPS: &[&str] = &[
+    "work", "name", "make", "ready", "trap", "fail", "take", "prove",
+];
 
 impl Functions for OnWorker {
     fn run<'a>(&'a self, ctx: &'a Ctx, _: &'a Job) -> BoxFuture<'a, Result<Proven, JobError>> {
@@ -168,7 +190,7 @@ impl OnWorker {
     async fn program(&self, ctx: &Ctx) -> Result<Proven, JobError> {
         let program = self.programs.programs.get(ctx.job());
         let program = program.ok_or_else(|| JobError::fatal("there is no such program"))?;
-        let mut made: Option<String> = None;
+        let mut made: Option<(usize, String)> = None;
         // The steps that this run has behind it: it may count on their being on record.
         let mut behind: Vec<StepKey> = Vec::new();
         for (at, op) in program.iter().enumerate() {
@@ -194,7 +216,7 @@ impl OnWorker {
                     ctx.step(("make", at), || self.make(ctx, at, &behind, &slot, &name))
                         .await?;
                     behind.push(("make", at).into());
-                    made = Some(name);
+                    made = Some((at, name));
                 }
                 Op::Wait(age) => {
                     let Some(name) = &made else { continue };
@@ -220,14 +242,22 @@ impl OnWorker {
                     })
                     .await?;
                 }
+                Op::TakeAway(jobs) => {
+                    let key = || StepKey::of("take", ctx.generation());
+                    ctx.step(key(), || self.take_away(ctx, key(), &behind, jobs))
+                        .await?;
+                    behind.push(key());
+                }
             }
         }
         let slots = self.programs.slots(ctx.job());
         ctx.prove("things", || async {
             self.begins(ctx, &("prove", "things").into(), &behind);
+            let outside = &self.stage().outside;
+            // What was put back after a clean-up goes on with what it had recorded.
             let there = slots
                 .iter()
-                .filter(|slot| !self.stage().outside.of(slot).is_empty());
+                .filter(|slot| !outside.of(slot).is_empty() || outside.was_taken(slot));
             Ok::<_, JobError>(Proof::equal(&slots.len(), &there.count()))
         })
         .await
@@ -276,15 +306,32 @@ impl OnWorker {
         ctx: &Ctx,
         at: usize,
         behind: &[StepKey],
-        name: &str,
+        (made, name): &(usize, String),
         age: Duration,
     ) -> Result<Poll<()>, JobError> {
         self.begins(ctx, &("ready", at).into(), behind);
+        let (made, name) = (*made, name.as_str());
         match self.stage().age(name).await.map_err(retry)? {
+            None if self.stage().outside.was_taken(&slot(ctx.job(), made)) => Ok(Poll::Ready(())),
             None => Err(JobError::fatal("what was made is not there")),
             Some(now) if now >= age => Ok(Poll::Ready(())),
             Some(now) => Ok(Poll::Pending(format!("it is {} s old", now.as_secs()))),
         }
+    }
+
+    async fn take_away(
+        &self,
+        ctx: &Ctx,
+        key: StepKey,
+        behind: &[StepKey],
+        jobs: &[JobName],
+    ) -> Result<(), JobError> {
+        self.begins(ctx, &key, behind);
+        // The last call of a worker that died may still be on its way.
+        tokio::time::sleep(Duration::from_millis(LATE)).await;
+        self.acts(ctx, &key);
+        let slots = jobs.iter().flat_map(|job| self.programs.slots(job));
+        self.stage().take(slots.collect()).await.map_err(retry)
     }
 
     async fn trap(

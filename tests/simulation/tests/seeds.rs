@@ -59,16 +59,22 @@ fn seeds() -> Vec<u64> {
 
 #[test]
 fn heavy_whatever_goes_wrong_every_recovery_comes_to_its_end_and_no_law_is_broken() {
-    if let Some(ended) = play(&seeds(), Options::default()) {
+    let clean_up = true;
+    let options = Options {
+        clean_up,
+        ..Options::default()
+    };
+    if let Some(ended) = play(&seeds(), options) {
         panic!("{ended}\nREKINDLE_SEED={} plays it again", ended.seed);
     }
 }
 
 #[test]
 fn heavy_whatever_the_operator_says_nothing_begins_against_it_and_it_ends() {
-    let words = true;
+    let (words, clean_up) = (true, true);
     let options = Options {
         words,
+        clean_up,
         ..Options::default()
     };
     if let Some(ended) = play(&seeds(), options) {

@@ -85,8 +85,11 @@ impl Engine {
         delivery: &Delivery,
     ) -> Result<(), TurnError> {
         for job in self.finish_cancelled(recovery).await? {
-            let message = self.message_for(recovery, job, &Call::after(&job.name));
-            delivery.handle.publish(&message, Duration::ZERO).await?;
+            // It is due because all of its needs are settled.
+            for last in job.needs.last() {
+                let message = self.message_for(recovery, job, &Call::after(last));
+                delivery.handle.publish(&message, Duration::ZERO).await?;
+            }
         }
         Ok(())
     }

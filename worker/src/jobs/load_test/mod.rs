@@ -72,8 +72,12 @@ pub(super) struct Test {
 impl Test {
     /// The test that a job of this recovery stands for.
     pub(super) fn of(ctx: &Ctx, job: &Message) -> Result<Self, JobError> {
-        let section = ctx.spec().load_test.clone().ok_or_else(|| {
+        let section = ctx.spec().load_test.as_ref().ok_or_else(|| {
             JobError::fatal("the spec has no `load_test` section: there is nothing to load")
+        })?;
+        let section = section.told(job).map_err(|problems| {
+            let texts: Vec<String> = problems.iter().map(ToString::to_string).collect();
+            JobError::fatal(texts.join("; "))
         })?;
         let recovery: String = ctx.recovery().as_str().chars().take(30).collect();
         Ok(Self {
@@ -82,11 +86,11 @@ impl Test {
                 recovery.trim_end_matches('-'),
                 ctx.generation()
             ),
-            driver: job.driver.unwrap_or(section.driver),
-            target: job.target.clone().unwrap_or_else(|| section.target.clone()),
-            virtual_users: job.virtual_users.unwrap_or(section.virtual_users),
-            iterations: job.iterations.unwrap_or(section.iterations),
-            parallelism: job.parallelism.unwrap_or(section.parallelism),
+            driver: section.driver,
+            target: section.target.clone(),
+            virtual_users: section.virtual_users,
+            iterations: section.iterations,
+            parallelism: section.parallelism,
             max_duration: section.max_duration.unsigned_abs(),
             script: job.script.clone(),
             section,
