@@ -19,6 +19,7 @@ mod out;
 mod post;
 mod poster;
 mod render;
+mod render_load;
 mod requester;
 mod secrets;
 mod start;

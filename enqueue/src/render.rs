@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use jobs::plan::Plan;
 use jobs::record::{JobRecord, RecoveryRecord, StepRecord};
 
+use crate::render_load;
 use crate::view::{Progress, Row, View};
 
 /// A recovery and a line for each of its jobs. `fit` wraps long lines to the terminal.
@@ -24,7 +25,11 @@ pub(crate) fn status(view: &View, now: Timestamp, fit: bool) -> String {
             row.why().to_owned(),
         ]);
     }
-    text + &lines(&rows)
+    text += &lines(&rows);
+    if let Some(result) = &view.load {
+        let _ = write!(text, "\n{}", render_load::load(result, fit));
+    }
+    text
 }
 
 /// Who, when, and how far.

@@ -10,8 +10,9 @@ use futures::{StreamExt, TryStreamExt, stream};
 use jiff::Timestamp;
 use jobs::ids::{ClusterName, JobName, RecoveryId};
 use jobs::keys;
+use jobs::message::Job;
 use jobs::plan::{Plan, PlannedJob, Readiness, Settled};
-use jobs::record::{JobRecord, JobView, Outcome, RecoveryRecord, Status, why};
+use jobs::record::{JobRecord, JobView, LoadResult, Outcome, RecoveryRecord, Status, why};
 use jobs::store::{Store, StoreError, StoredJob};
 use serde::Serialize;
 
@@ -114,7 +115,10 @@ impl Snapshot {
             Row::new(&job.name, record, stands, &self.record)
         };
         let jobs: Vec<Row> = self.plan.jobs().iter().map(row).collect();
+        let mut records = self.jobs.values().map(|stored| &stored.record);
+        let test = records.find(|record| matches!(record.payload, Job::LoadTest(_)));
         View {
+            load: test.and_then(LoadResult::of),
             state: state(&self.record, &jobs),
             progress: Progress::of(&jobs),
             active: self.active,
@@ -132,6 +136,9 @@ pub(crate) struct View {
     pub(crate) active: bool,
     pub(crate) progress: Progress,
     pub(crate) jobs: Vec<Row>,
+    /// What the load test came to, if it came to anything.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) load: Option<LoadResult>,
 }
 
 /// One job of it, without its record.

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::JobRecord;
 use crate::spec::Driver;
 
 /// What a load test came to. Holds no secret: the target is the one of the spec, with `${DOMAIN}` in it.
@@ -31,6 +32,14 @@ pub struct LoadResult {
 }
 
 impl LoadResult {
+    /// The last result that a job has come to, if it has come to one.
+    pub fn of(job: &JobRecord) -> Option<Self> {
+        let results = job.steps.iter();
+        let results = results.filter(|(key, _)| key.as_str().starts_with("result/"));
+        let (_, last) = results.max_by_key(|(_, step)| step.n)?;
+        serde_json::from_value(last.output.clone()).ok()
+    }
+
     /// Whether the application bore the load, as far as this can be trusted.
     pub fn passed(&self) -> bool {
         self.invalid.is_empty()

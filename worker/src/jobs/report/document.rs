@@ -13,6 +13,8 @@ use jobs::spec::{ClusterSpec, Targets};
 use serde::Serialize;
 use serde_json::{Value, json};
 
+use super::load::{self, Load, Temporaries};
+
 /// The record of a job, if it was ever begun, under its name in the plan.
 pub(super) type Recorded = (JobName, Option<JobRecord>);
 
@@ -50,7 +52,8 @@ pub(super) struct Report {
     /// Why the verdict is not a plain `passed`.
     pub(super) conditions: Vec<String>,
     pub(super) not_succeeded: Vec<JobName>,
-    /// From the declaration to the last proof, in seconds; to now while something is missing.
+    /// From the declaration to the last proof of the recovered application, in seconds; to now while something is
+    /// missing. A load test comes after that.
     pub(super) rto_seconds: i64,
     pub(super) rto: Objective,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -58,6 +61,12 @@ pub(super) struct Report {
     /// What the database was restored from.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) backup: Option<Value>,
+    /// What the application bore.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) load: Option<Load>,
+    /// What was made for the load test only.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) temporary: Option<Temporaries>,
     pub(super) phases: Vec<Phase>,
     pub(super) jobs: Vec<Value>,
     pub(super) proofs: Vec<Evidence>,
@@ -130,10 +139,7 @@ impl Report {
             .filter(|(_, record)| !succeeded(record.as_ref()))
             .map(|(name, _)| name.clone())
             .collect();
-        let reached = not_succeeded
-            .is_empty()
-            .then(|| last_end(records))
-            .flatten();
+        let reached = last_end(records);
         let targets = spec.targets.as_ref();
         let lasted = reached.map(|at| at.duration_since(recovery.created));
         let rto = Objective::of(targets.and_then(|t: &Targets| t.rto), lasted);
@@ -169,6 +175,8 @@ impl Report {
             rto,
             rpo,
             backup: restore.and_then(restored_from),
+            load: load::load(records),
+            temporary: load::temporaries(records),
             phases: phases(records),
             jobs: records.iter().map(job_of).collect(),
             proofs: records.iter().flat_map(proofs_of).collect(),
@@ -199,11 +207,19 @@ fn succeeded(record: Option<&JobRecord>) -> bool {
     record.is_some_and(|record| record.status == Status::Succeeded)
 }
 
+/// When the last job ended that the recovery consists of; nothing while one of them has not succeeded.
 fn last_end(records: &[Recorded]) -> Option<Timestamp> {
-    let ends = records
-        .iter()
-        .filter_map(|(_, record)| record.as_ref()?.ended);
-    ends.max()
+    let comes_after = |name: &JobName| name.as_str().starts_with("load-test");
+    let others = records.iter().filter(|(name, _)| !comes_after(name));
+    let ends: Option<Vec<Timestamp>> = others
+        .map(|(_, record)| {
+            record
+                .as_ref()
+                .filter(|_| succeeded(record.as_ref()))?
+                .ended
+        })
+        .collect();
+    ends?.into_iter().max()
 }
 
 /// What the versions are of everything that was installed: as the spec pins them, and the digest of Flux' manifest as
@@ -217,6 +233,10 @@ fn versions(spec: &ClusterSpec, records: &[Recorded]) -> BTreeMap<&'static str, 
         if let Some(images) = &kubernetes.images {
             versions.insert("image_bundle", images.digest.clone());
         }
+    }
+    if let Some(k6) = spec.load_test.as_ref().and_then(|test| test.k6.as_ref()) {
+        versions.insert("k6_operator", k6.operator.clone());
+        versions.insert("k6", k6.image.to_string());
     }
     if let Some(flux) = &spec.flux {
         versions.insert("flux", flux.version.clone());

@@ -6,6 +6,7 @@
 //! report stays as it was.
 
 mod document;
+mod load;
 mod page;
 #[cfg(test)]
 mod tests;

@@ -6,6 +6,7 @@ use jiff::Timestamp;
 use serde_json::Value;
 
 use super::document::{Evidence, Objective, Report, Verdict, span};
+use super::load::Load;
 
 /// The page; its template is `worker/templates/report.html`.
 #[derive(Debug, Template)]
@@ -21,6 +22,36 @@ struct Page<'a> {
     bars: Vec<Bar>,
     proofs: Vec<Shown>,
     backup: Option<String>,
+    load: Option<Loaded<'a>>,
+}
+
+/// The load test.
+#[derive(Debug)]
+struct Loaded<'a> {
+    load: &'a Load,
+    verdict: &'static str,
+    class: &'static str,
+    /// The times of requests, in percent of the longest.
+    times: Vec<Time>,
+    thresholds: Vec<Limit<'a>>,
+    rate: String,
+}
+
+/// A time of requests.
+#[derive(Debug)]
+struct Time {
+    name: &'static str,
+    width: f64,
+    shown: String,
+}
+
+/// A threshold.
+#[derive(Debug)]
+struct Limit<'a> {
+    name: &'a str,
+    expected: &'a str,
+    observed: String,
+    holds: bool,
 }
 
 /// A target and what came of it.
@@ -80,6 +111,7 @@ pub(super) fn render(report: &Report, digest: &str) -> Result<String, askama::Er
         bars: bars(report),
         proofs: report.proofs.iter().map(shown).collect(),
         backup: report.backup.as_ref().map(text),
+        load: report.load.as_ref().map(loaded),
     }
     .render()
 }
@@ -95,6 +127,53 @@ fn row(name: &'static str, of: &Objective) -> Row {
             Some(false) => "missed",
             None => "",
         },
+    }
+}
+
+fn loaded(load: &Load) -> Loaded<'_> {
+    let times = load.result.total.as_ref().map(|total| total.latency);
+    let times = times.map_or_else(Vec::new, |of| {
+        let all = [
+            ("shortest", of.min),
+            ("mean", of.avg),
+            ("median", of.med),
+            ("p90", of.p90),
+            ("p95", of.p95),
+            ("longest", of.max),
+        ];
+        let longest = all
+            .iter()
+            .map(|(_, ms)| *ms)
+            .fold(f64::MIN_POSITIVE, f64::max);
+        let time = |(name, ms): (&'static str, f64)| Time {
+            name,
+            width: (ms / longest * 100.0).clamp(0.3, 100.0),
+            shown: format!("{ms:.1} ms"),
+        };
+        all.map(time).into()
+    });
+    let thresholds = load.result.thresholds.iter().map(|threshold| Limit {
+        name: &threshold.name,
+        expected: &threshold.expected,
+        observed: threshold
+            .observed
+            .map_or_else(|| "nothing".into(), |value| format!("{value:.4}")),
+        holds: threshold.holds,
+    });
+    let (verdict, class) = match (load.passed, load.result.invalid.is_empty()) {
+        (true, _) => ("passed", "passed"),
+        (false, true) => ("failed", "failed"),
+        (false, false) => ("not valid", "failed"),
+    };
+    Loaded {
+        load,
+        verdict,
+        class,
+        times,
+        thresholds: thresholds.collect(),
+        rate: load
+            .requests_per_second
+            .map_or_else(|| "unknown".into(), |rate| format!("{rate:.0}")),
     }
 }
 

@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 use jobs::ids::{ClusterName, RecoveryId, StepKey};
-use jobs::message::{Job, Restore};
+use jobs::message::{Job, LoadTest, Restore};
 use jobs::record::{Flags, Inputs, JobRecord, RecoveryRecord, Requester, Status, StepRecord};
 use jobs::spec::ClusterSpec;
 use serde_json::{Value, json};
@@ -196,4 +196,98 @@ fn a_long_value_is_cut_on_the_page_and_whole_in_the_record() {
         "{}",
         page.len()
     );
+}
+
+fn loaded(p95: f64) -> Recorded {
+    let result = json!({
+        "run": "load-r-1-0", "driver": "yandex", "target": "https://dsf.${DOMAIN}/<b>",
+        "virtual_users": 1000, "iterations": 5,
+        "runners": [{"name": "load-r-1-0-1", "exit_code": 0}],
+        "total": {
+            "requests": 5000, "failed": 3, "iterations": 5000, "duration_ms": 10_000.0,
+            "latency": {"min": 1.0, "avg": 2.0, "med": 2.0, "p90": 3.0, "p95": p95, "max": 4.0},
+        },
+        "thresholds": [{"name": "p95_ms", "expected": "at most 2000", "observed": p95, "holds": p95 <= 2000.0}],
+    });
+    let network =
+        json!({"operation": "op", "made": {"kind": "network", "name": "n", "id": "enp1"}});
+    let payload = Job::LoadTest(LoadTest::default());
+    let status = match p95 <= 2000.0 {
+        true => Status::Succeeded,
+        false => Status::Failed,
+    };
+    job(
+        payload,
+        95,
+        110,
+        status,
+        &[("network/0", network), ("result/0", result)],
+    )
+}
+
+fn cleaned(left: Value) -> Recorded {
+    let proof = json!({
+        "expected": {"left": []}, "holds": left == json!([]),
+        "observed": {"left": left, "deleted": [{"kind": "network", "name": "n", "id": "enp1"}]},
+    });
+    let status = Status::Succeeded;
+    job(
+        Job::LoadTestCleanUp,
+        110,
+        115,
+        status,
+        &[("prove/clean", proof)],
+    )
+}
+
+#[test]
+fn a_load_test_has_its_verdict_and_does_not_count_as_time_to_recover() {
+    let records = [restored(180), loaded(1500.0), cleaned(json!([]))];
+    let report = report(TARGETS, &records);
+    assert_eq!(report.verdict, Verdict::Passed);
+    assert_eq!(
+        report.rto.actual_seconds,
+        Some(90 * 60),
+        "to the proven application"
+    );
+    let load = report.load.as_ref().unwrap();
+    assert!(load.passed);
+    assert_eq!(load.requests_per_second, Some(500.0));
+    let temporary = report.temporary.as_ref().unwrap();
+    assert_eq!(temporary.created, temporary.deleted);
+    assert_eq!(temporary.left.as_deref(), Some(&[][..]));
+    let page = render(&report, "").unwrap();
+    for text in [
+        "500 requests/s",
+        "at most 2000",
+        "1500.0 ms",
+        "enp1",
+        "Nothing of it is left",
+    ] {
+        assert!(page.contains(text), "{text}: {page}");
+    }
+    assert!(!page.contains("<b>"), "{page}");
+}
+
+#[test]
+fn a_failed_load_test_fails_the_report_and_what_is_left_is_named() {
+    let left = json!([{"kind": "subnet", "name": "s", "id": "e9b1"}]);
+    let records = [restored(180), loaded(2500.0), cleaned(left)];
+    let failed = report(TARGETS, &records);
+    assert_eq!(failed.verdict, Verdict::Failed);
+    assert_eq!(
+        failed.rto.actual_seconds,
+        Some(90 * 60),
+        "the application was there"
+    );
+    assert!(!failed.load.as_ref().unwrap().passed);
+    let page = render(&failed, "").unwrap();
+    assert!(
+        page.contains("e9b1") && !page.contains("Nothing of it is left"),
+        "{page}"
+    );
+    // A clean-up that never ran knows nothing.
+    let unknown = report(TARGETS, &[restored(180), loaded(1500.0)]);
+    let page = render(&unknown, "").unwrap();
+    assert!(page.contains("not known what is left"), "{page}");
 }
