@@ -33,7 +33,7 @@ impl Everything {
     pub async fn with(
         mut self,
         yandex: &Yandex,
-        known: impl IntoIterator<Item = (Kind, String)>,
+        known: Vec<(Kind, String)>,
     ) -> Result<Self, YandexError> {
         for (kind, id) in known {
             let mut all = self.resources.iter();

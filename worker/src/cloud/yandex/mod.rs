@@ -25,5 +25,12 @@ pub use list::Everything;
 pub use model::{Cluster, Kind, Resource, Status};
 pub use new::{New, NewCluster, NewNodeGroup};
 pub use operation::{Operation, Progress};
-pub use removal::{Left, Removal};
+pub use removal::{Left, Plan, Removal, plan};
 pub use token::{AuthorizedKey, Credentials, KeyError};
+
+#[cfg(test)]
+mod fake;
+#[cfg(test)]
+mod fuzz;
+#[cfg(test)]
+mod tests;

@@ -3,7 +3,7 @@
 //! It goes by what is there, look by look, and needs no memory: a deletion that is begun twice is begun once. What a
 //! stranger has put into something of ours keeps that from being deleted; a person has to look then.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use tokio::sync::Mutex;
 
@@ -54,22 +54,16 @@ impl Left {
 }
 
 impl Removal {
-    /// Deletes what can be deleted now of what is `ours` among `all`, and says what is left.
-    pub async fn go_on(
-        &self,
-        yandex: &Yandex,
-        all: &[Resource],
-        ours: impl Fn(&Resource) -> bool,
-    ) -> Result<Left, YandexError> {
-        let plan = plan(all, &ours);
-        let mut notes = plan.kept;
-        for resource in plan.now {
-            notes.extend(self.delete(yandex, resource).await?);
+    /// Deletes what can be deleted now, and says what is left.
+    pub async fn go_on(&self, yandex: &Yandex, plan: Plan) -> Result<Left, YandexError> {
+        let mut left = Left {
+            resources: plan.ours,
+            notes: plan.kept,
+        };
+        for resource in &plan.now {
+            left.notes.extend(self.delete(yandex, resource).await?);
         }
-        Ok(Left {
-            resources: all.iter().filter(|r| ours(r)).cloned().collect(),
-            notes,
-        })
+        Ok(left)
     }
 
     /// Begins to delete something, or sees how far that is; says what went wrong.
@@ -119,32 +113,31 @@ fn tolerable(resource: &Resource, error: YandexError) -> Result<String, YandexEr
     }
 }
 
-/// What is deleted now, and what is kept by strangers.
-#[derive(Debug, PartialEq, Eq)]
-struct Plan<'a> {
-    now: Vec<&'a Resource>,
+/// What is ours, and what of it is deleted now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Plan {
+    ours: Vec<Resource>,
+    now: Vec<Resource>,
+    /// What is kept by strangers, for people.
     kept: Vec<String>,
 }
 
-/// Decides: what is ours goes when nothing depends on it any more.
-fn plan<'a>(all: &'a [Resource], ours: &impl Fn(&Resource) -> bool) -> Plan<'a> {
+/// Decides: what is `ours` among `all` goes when nothing depends on it any more.
+pub fn plan(all: &[Resource], ours: impl Fn(&Resource) -> bool) -> Plan {
     let mut found = Plan {
+        ours: all.iter().filter(|it| ours(it)).cloned().collect(),
         now: Vec::new(),
         kept: Vec::new(),
     };
-    let mut seen = BTreeSet::new();
-    for resource in all.iter().filter(|r| ours(r)) {
-        if !seen.insert((resource.kind, &resource.id)) {
-            continue;
-        }
-        let dependents: Vec<&Resource> = all.iter().filter(|r| depends(r, resource)).collect();
+    for resource in &found.ours {
+        let dependents: Vec<&Resource> = all.iter().filter(|it| depends(it, resource)).collect();
         match dependents.iter().find(|dependent| !ours(dependent)) {
             Some(stranger) => found.kept.push(format!(
                 "{} is kept: {} in it is not ours",
                 resource.what(),
                 stranger.what()
             )),
-            None if dependents.is_empty() => found.now.push(resource),
+            None if dependents.is_empty() => found.now.push(resource.clone()),
             None => {}
         }
     }
@@ -185,11 +178,10 @@ mod tests {
         let ours = |r: &Resource| !r.id.starts_with('s');
         let mut rounds = Vec::new();
         loop {
-            let plan = plan(&all, &ours);
-            let now: Vec<String> = plan.now.iter().map(|r| r.id.clone()).collect();
-            let kept = plan.kept;
+            let plan = plan(&all, ours);
+            let now: Vec<String> = plan.now.into_iter().map(|r| r.id).collect();
             if now.is_empty() {
-                return (rounds, kept);
+                return (rounds, plan.kept);
             }
             all.retain(|r| !now.contains(&r.id));
             rounds.push(now);
