@@ -161,7 +161,7 @@ fn depends(it: &Resource, on: &Resource) -> bool {
 mod tests {
     use super::*;
 
-    /// `kind id in parent`; strangers' ids begin with `s`.
+    /// `kind id in parent`; strangers' ids begin with `x`.
     fn resource(kind: Kind, id: &str, parent: &str) -> Resource {
         Resource {
             kind,
@@ -175,7 +175,7 @@ mod tests {
 
     /// Deletes as the plan says until nothing changes; gives the rounds, and what was kept in the last one.
     fn rounds(mut all: Vec<Resource>) -> (Vec<Vec<String>>, Vec<String>) {
-        let ours = |r: &Resource| !r.id.starts_with('s');
+        let ours = |r: &Resource| !r.id.starts_with('x');
         let mut rounds = Vec::new();
         loop {
             let plan = plan(&all, ours);
@@ -194,14 +194,14 @@ mod tests {
         let all = vec![
             resource(Network, "net", ""),
             resource(Network, "empty", ""),
-            resource(Network, "snet", ""),
+            resource(Network, "xnet", ""),
             resource(Subnet, "sub", "net"),
-            resource(Subnet, "ssub", "snet"),
+            resource(Subnet, "xsub", "xnet"),
             resource(Cluster, "cat", "net"),
-            resource(Cluster, "scat", "snet"),
+            resource(Cluster, "xcat", "xnet"),
             resource(NodeGroup, "g1", "cat"),
             resource(NodeGroup, "g2", "cat"),
-            resource(NodeGroup, "sg", "scat"),
+            resource(NodeGroup, "xg", "xcat"),
         ];
         let (rounds, kept) = rounds(all);
         let want = [
@@ -222,23 +222,23 @@ mod tests {
             resource(Subnet, "sub", "net"),
             resource(Cluster, "cat", "net"),
             resource(NodeGroup, "g1", "cat"),
-            resource(NodeGroup, "sg", "cat"),
+            resource(NodeGroup, "xg", "cat"),
         ]);
         assert_eq!(gone, [vec!["g1"]]);
         assert_eq!(
             kept,
-            ["cluster n-cat (cat) is kept: node-group n-sg (sg) in it is not ours"]
+            ["cluster n-cat (cat) is kept: node-group n-xg (xg) in it is not ours"]
         );
         let (gone, kept) = rounds(vec![
             resource(Network, "net", ""),
             resource(Subnet, "sub", "net"),
-            resource(Subnet, "ssub", "net"),
+            resource(Subnet, "xsub", "net"),
         ]);
         assert_eq!(gone, [vec!["sub"]]);
         assert_eq!(kept.len(), 1);
         let (gone, _) = rounds(vec![
-            resource(Subnet, "sub", "snet"),
-            resource(Cluster, "scat", "snet"),
+            resource(Subnet, "sub", "xnet"),
+            resource(Cluster, "xcat", "xnet"),
         ]);
         assert!(gone.is_empty(), "a stranger's cluster may be in it");
     }

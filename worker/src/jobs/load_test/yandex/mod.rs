@@ -174,17 +174,21 @@ pub(super) async fn build(ctx: &Ctx, test: &Test) -> Result<Cluster, JobError> {
         };
         New::node_group(name(part), &labels, &new)
     };
-    // Both are made side by side.
+    // Both are made side by side. A wait and no step: a cluster may take the second one only after the first.
     let new = group("system", &wanted.system, SYSTEM, None);
     let system: Begun = ctx
-        .step(("system", round), || {
+        .wait(("system", round), building(ctx), || async {
             begin(yandex, &owner, &new, keys.system)
+                .await
+                .map(Poll::Ready)
         })
         .await?;
     let new = group("runners", &wanted.runners, RUNNERS, Some(DEDICATED));
     let runners: Begun = ctx
-        .step(("runners", round), || {
+        .wait(("runners", round), building(ctx), || async {
             begin(yandex, &owner, &new, keys.runners)
+                .await
+                .map(Poll::Ready)
         })
         .await?;
     ctx.wait(("system-made", round), building(ctx), || {

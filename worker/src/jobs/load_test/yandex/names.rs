@@ -49,8 +49,7 @@ mod tests {
             of("test", "r-0123456789ab", 0),
             "rekindle-test-r-0123456789ab-0-network"
         );
-        let long = "x".repeat(40);
-        let longer = format!("{long}y");
+        let (long, longer) = ("x".repeat(17), "x".repeat(18));
         assert_ne!(of(&long, "r-1", 0), of(&longer, "r-1", 0));
         assert_ne!(of("test", &long, 0), of("test", &longer, 0));
         for generation in [0, 7, u32::MAX] {
