@@ -8,15 +8,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use jobs::record::{LoadBalancerRecord, NodeRecord};
+use jobs::record::{LeftBehind, LoadBalancerRecord, NodeRecord};
 use jobs::secrets::Identity;
 use jobs::spec::Role;
 use russh::keys::PrivateKey;
 use tokio::sync::Mutex;
 
 use crate::cloud::clo::{Clo, CloError, Settle};
+use crate::cloud::yandex::{Yandex, YandexError};
 use crate::cluster::Cluster;
-use crate::engine::{Ctx, JobError};
+use crate::engine::{Again, Ctx, JobError};
 use crate::kube::{Masters, Objects, administrator};
 use crate::net::Dialer;
 use crate::registries::Registries;
@@ -39,6 +40,8 @@ pub enum Access {
 pub struct World {
     /// The cloud, when its credentials are set.
     pub clo: Option<Clo>,
+    /// The cloud that load comes from, when its credentials are set.
+    pub yandex: Option<Yandex>,
     /// The registries that images are mirrored from.
     pub registries: Registries,
     /// How TCP connections are made.
@@ -68,6 +71,12 @@ impl World {
     pub fn clo(&self) -> Result<&Clo, JobError> {
         let missing = "this worker has no cloud credentials: set CLO_AUTH_TOKEN and CLO_OBJECT_ID, then `rekindle retry`";
         self.clo.as_ref().ok_or_else(|| JobError::fatal(missing))
+    }
+
+    /// The cloud that load comes from.
+    pub fn yandex(&self) -> Result<&Yandex, JobError> {
+        let missing = "this worker has no credentials for Yandex Cloud: set YC_FOLDER_ID and YC_SERVICE_ACCOUNT_KEY_FILE, then `rekindle retry`";
+        self.yandex.as_ref().ok_or_else(|| JobError::fatal(missing))
     }
 
     /// The key that we log in with.
@@ -264,6 +273,7 @@ impl fmt::Debug for World {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("World")
             .field("clo", &self.clo)
+            .field("yandex", &self.yandex)
             .field("dialer", &self.dialer)
             .field("ssh_key", &self.ssh_key.is_some())
             .field("identity", &self.identity)
@@ -289,13 +299,31 @@ impl From<CloError> for JobError {
         } else {
             Self::retry(error)
         };
-        if let (crate::engine::Again::Retry { .. }, Some(_)) = (&job.again, after) {
-            job.again = crate::engine::Again::Retry { after };
+        if let (Again::Retry { .. }, Some(_)) = (&job.again, after) {
+            job.again = Again::Retry { after };
         }
         job.leaves(if ambiguous {
-            jobs::record::LeftBehind::Unknown
+            LeftBehind::Unknown
         } else {
-            jobs::record::LeftBehind::Resources
+            LeftBehind::Resources
+        })
+    }
+}
+
+impl From<YandexError> for JobError {
+    fn from(error: YandexError) -> Self {
+        let after = error.retry_after();
+        let ambiguous = error.is_ambiguous();
+        let mut job = match error.is_hopeless() {
+            true => Self::fatal(error),
+            false => Self::retry(error),
+        };
+        if let (Again::Retry { .. }, Some(_)) = (&job.again, after) {
+            job.again = Again::Retry { after };
+        }
+        job.leaves(match ambiguous {
+            true => LeftBehind::Unknown,
+            false => LeftBehind::Resources,
         })
     }
 }

@@ -2,4 +2,7 @@
 //! trait: a trait comes when a second server cloud does.
 
 pub mod clo;
+pub mod patience;
 pub mod yandex;
+
+mod http;

@@ -11,6 +11,7 @@ mod registries;
 mod secret;
 mod store;
 mod world;
+mod yandex;
 
 pub use cloud::CloudArgs;
 pub use hosts::HostArgs;
@@ -19,6 +20,7 @@ pub use queue::QueueArgs;
 pub use registries::RegistryArgs;
 pub use store::StoreArgs;
 pub use world::WorldArgs;
+pub use yandex::YandexArgs;
 
 /// A setting that is missing or makes no sense.
 #[derive(Debug, thiserror::Error)]

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::{CloudArgs, HostArgs, IdentityArgs, RegistryArgs, SettingError};
+use super::{CloudArgs, HostArgs, IdentityArgs, RegistryArgs, SettingError, YandexArgs};
 use crate::world::World;
 
 /// What jobs work on.
@@ -14,6 +14,9 @@ pub struct WorldArgs {
     /// The cloud.
     #[command(flatten)]
     pub cloud: CloudArgs,
+    /// The cloud that load comes from.
+    #[command(flatten)]
+    pub yandex: YandexArgs,
     /// The hosts.
     #[command(flatten)]
     pub hosts: HostArgs,
@@ -54,6 +57,7 @@ impl WorldArgs {
         let dialer = hosts.dialer()?;
         let mut world = World::default();
         world.clo = self.cloud.connect()?;
+        world.yandex = self.yandex.connect()?;
         world.dialer = dialer;
         world.ssh_key = ssh_key;
         world.identity = self.identity.identity()?;

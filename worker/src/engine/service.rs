@@ -40,6 +40,8 @@ pub struct Options {
     pub backoff_cap: Duration,
     /// How often the sweep looks for jobs that fell through. `None` for never.
     pub sweep: Option<Duration>,
+    /// How often at most the sweep tends what is beside all jobs.
+    pub tend: Duration,
     /// How long running steps get to finish on shutdown.
     pub grace: Duration,
 }
@@ -54,6 +56,7 @@ impl Default for Options {
             backoff: Duration::from_secs(1),
             backoff_cap: Duration::from_secs(60),
             sweep: Some(Duration::from_secs(15)),
+            tend: Duration::from_secs(10 * 60),
             grace: Duration::from_secs(20),
         }
     }
@@ -130,7 +133,7 @@ impl Engine {
         })
     }
 
-    /// Works until `shutdown` fires: receives, runs turns, sweeps. Then stops receiving, lets running
+    /// Works until `shutdown` fires: receives, runs turns, sweeps, tends. Then stops receiving, lets running
     /// steps reach a save point, gives the leases back, and returns.
     ///
     /// # Errors
@@ -140,6 +143,7 @@ impl Engine {
             biased;
             received = self.receive() => received,
             () = self.sweep() => Ok(()),
+            () = self.tend() => Ok(()),
         }
     }
 

@@ -3,6 +3,8 @@
 //! A message can be lost (a wiped broker) or never posted (a crash between a record and its
 //! message). The sweep looks at the records alone: a job that is due and whose record has not
 //! changed for a while, on our own clock, is woken once more. Too much waking is harmless.
+//!
+//! Beside that it tends what no job looks after any more; what that is, the job functions say.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -48,6 +50,29 @@ impl Engine {
             .run_until_cancelled(self.sweep_forever())
             .await;
         std::future::pending().await
+    }
+
+    /// Tends what is beside all jobs, soon and then rarely, until the worker shuts down; does not return. Beside the
+    /// sweep and not in it: it may take long, and jobs that fell through must not wait for it.
+    pub(super) async fn tend(&self) {
+        self.shutdown.run_until_cancelled(self.tend_forever()).await;
+        std::future::pending().await
+    }
+
+    async fn tend_forever(&self) {
+        let Some(soon) = self.options.sweep else {
+            return std::future::pending().await;
+        };
+        let mut pause = soon;
+        loop {
+            // Asked first: where there is nothing to tend, no dice are thrown and no time is told.
+            let Some(tended) = self.functions.tend(&self.world) else {
+                return std::future::pending().await;
+            };
+            tokio::time::sleep(pause).await;
+            tended.await;
+            pause = self.options.tend.mul_f64(1.0 + 0.5 * self.process.chance());
+        }
     }
 
     async fn sweep_forever(&self) {

@@ -36,6 +36,7 @@ use futures::future::BoxFuture;
 use jobs::message::Job;
 
 use crate::engine::{Ctx, JobError, Proven};
+use crate::world::World;
 
 /// The job functions as the engine calls them; a simulation brings its own.
 pub trait Functions: Send + Sync + fmt::Debug {
@@ -44,6 +45,11 @@ pub trait Functions: Send + Sync + fmt::Debug {
 
     /// The step names that the job's kind knows.
     fn steps(&self, job: &Job) -> &'static [&'static str];
+
+    /// What is to be looked after now and then beside all jobs; nothing when there is no such thing in this world.
+    fn tend<'a>(&'a self, _world: &'a World) -> Option<BoxFuture<'a, ()>> {
+        None
+    }
 }
 
 /// The job functions of this build.
@@ -57,6 +63,11 @@ impl Functions for Kinds {
 
     fn steps(&self, job: &Job) -> &'static [&'static str] {
         steps(job)
+    }
+
+    fn tend<'a>(&'a self, world: &'a World) -> Option<BoxFuture<'a, ()>> {
+        let yandex = world.yandex.as_ref()?;
+        Some(reap::sweep(yandex, world.poll).boxed())
     }
 }
 

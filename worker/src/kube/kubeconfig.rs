@@ -131,6 +131,36 @@ impl Kubeconfig {
         let kubeadm = ServerName::try_from(KUBEADM_NAME).expect("it is a DNS name");
         self.server_name.clone().unwrap_or(kubeadm)
     }
+
+    /// A server with its authority (PEM) and a token, where they do not come in one file.
+    pub fn with_token(
+        server: &str,
+        authority: &str,
+        token: Secret,
+        origin: &str,
+    ) -> Result<Self, KubeconfigError> {
+        let reader = Reader { origin };
+        let cluster = Cluster {
+            server: Some(server.to_owned()),
+            tls_server_name: None,
+            certificate_authority_data: Some(BASE64.encode(authority)),
+            insecure_skip_tls_verify: false,
+            proxy_url: None,
+        };
+        let user = User {
+            client_certificate_data: None,
+            client_key_data: None,
+            token: Some(token),
+            exec: None,
+            auth_provider: None,
+        };
+        Ok(Self {
+            server: reader.server(&cluster)?,
+            server_name: None,
+            tls: Arc::new(reader.tls(&cluster, &user)?),
+            token: user.token,
+        })
+    }
 }
 
 impl fmt::Debug for Kubeconfig {
@@ -417,6 +447,22 @@ users:
         assert!(shown.contains("a test"), "{shown}");
         assert!(!shown.contains(&PAIR.1[..20]), "{shown}");
         error.to_string()
+    }
+
+    #[test]
+    fn parts_that_do_not_come_in_one_file_make_one() {
+        let pem = String::from_utf8(BASE64.decode(&PAIR.0).unwrap()).unwrap();
+        let of = |server: &str, pem: &str| {
+            Kubeconfig::with_token(server, pem, Secret::new("t1.hunter2"), "a test")
+        };
+        let config = of("https://203.0.113.7", &pem).unwrap();
+        assert_eq!((config.host(), config.port()), ("203.0.113.7", 443));
+        assert_eq!(config.token().unwrap().reveal(), "t1.hunter2");
+        assert!(!format!("{config:?}").contains("hunter2"));
+        assert!(of("http://203.0.113.7", &pem).is_err());
+        assert!(of("", &pem).is_err());
+        assert!(of("https://203.0.113.7", "").is_err());
+        assert!(of("https://203.0.113.7", "hunter2").is_err());
     }
 
     #[test]

@@ -11,7 +11,8 @@ use reqwest::{Method, StatusCode};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::error::{CloError, cut, message_in};
+use super::error::{CloError, message_in};
+use crate::cloud::http::cut;
 
 /// One call, ready to be sent any number of times.
 pub(super) struct Call {

@@ -5,13 +5,14 @@ use std::time::{Duration, SystemTime};
 
 use backon::Retryable;
 use jiff::Timestamp;
-use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, DATE, HeaderMap, HeaderValue};
+use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue};
 use reqwest::{StatusCode, Url};
 use serde::de::DeserializeOwned;
 
 use super::call::{Answer, Call};
 use super::error::CloError;
-use super::patience::{Patience, retry_after};
+use crate::cloud::http::{date, is_id, is_loopback, read};
+use crate::cloud::patience::{Patience, retry_after};
 
 /// An answer larger than this is not read; the longest list page is far below.
 const LARGEST_ANSWER: usize = 16 * 1024 * 1024;
@@ -159,7 +160,7 @@ impl Clo {
         let result = (|| self.send_once(&call))
             .retry(self.patience.pauses())
             .when(|error| call.may_repeat(error))
-            .adjust(|error, planned| self.patience.pause(error, planned))
+            .adjust(|error, planned| self.patience.pause(error.retry_after(), planned))
             .notify(|error, pause| {
                 uncertain |= error.is_ambiguous();
                 tracing::debug!(%error, ?pause, "call to CLO failed, trying again");
@@ -313,42 +314,6 @@ impl Clo {
             reason: format!("`{id}` is not an id"),
         })
     }
-}
-
-fn date(headers: &HeaderMap) -> Option<Timestamp> {
-    let text = headers.get(DATE)?.to_str().ok()?;
-    Some(jiff::fmt::rfc2822::parse(text).ok()?.timestamp())
-}
-
-fn is_id(text: &str) -> bool {
-    !text.is_empty()
-        && text.len() <= 100
-        && text
-            .bytes()
-            .all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
-}
-
-fn is_loopback(url: &Url) -> bool {
-    let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']);
-    host == "localhost"
-        || host
-            .parse::<std::net::IpAddr>()
-            .is_ok_and(|address| address.is_loopback())
-}
-
-/// The whole body, or `None` when it is larger than `limit`.
-async fn read(
-    response: &mut reqwest::Response,
-    limit: usize,
-) -> Result<Option<Vec<u8>>, reqwest::Error> {
-    let mut body = Vec::new();
-    while let Some(chunk) = response.chunk().await? {
-        if body.len() + chunk.len() > limit {
-            return Ok(None);
-        }
-        body.extend_from_slice(&chunk);
-    }
-    Ok(Some(body))
 }
 
 #[cfg(test)]

@@ -2,8 +2,7 @@
 
 use std::time::Duration;
 
-/// How much of an answer's body an error keeps.
-const BODY_KEPT: usize = 500;
+use crate::cloud::http::cut;
 
 /// Why a call failed. `operation` always reads like `create server test-web-1`.
 #[derive(Debug, thiserror::Error)]
@@ -175,14 +174,6 @@ pub(super) fn message_in(body: &str) -> String {
     }
 }
 
-/// The first characters of a text.
-pub(super) fn cut(text: &str) -> String {
-    match text.char_indices().nth(BODY_KEPT) {
-        Some((end, _)) => format!("{}…", &text[..end]),
-        None => text.to_owned(),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -204,11 +195,5 @@ mod tests {
         ] {
             assert_eq!(message_in(body), want, "body {body}");
         }
-    }
-
-    #[test]
-    fn a_long_body_is_cut_between_characters() {
-        let kept = cut(&"я".repeat(2000));
-        assert_eq!(kept.chars().count(), BODY_KEPT + 1);
     }
 }

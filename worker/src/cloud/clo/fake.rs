@@ -12,7 +12,7 @@ use axum::http::{HeaderMap, Method, Response, Uri};
 use serde_json::Value;
 
 use super::client::{Clo, CloConfig, Token};
-use super::patience::Patience;
+use crate::cloud::patience::Patience;
 
 pub(super) const TOKEN: &str = "t0ken-of-the-test";
 

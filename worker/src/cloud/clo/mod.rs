@@ -10,7 +10,6 @@ pub mod client;
 pub mod error;
 pub mod list;
 pub mod model;
-pub mod patience;
 
 mod addresses;
 mod call;
@@ -19,11 +18,11 @@ mod project;
 mod servers;
 mod volumes;
 
+pub use super::patience::Patience;
 pub use adopt::{Made, Settle, adopt_or_create, look_for};
 pub use client::{Clo, CloConfig, Token};
 pub use error::CloError;
 pub use model::*;
-pub use patience::Patience;
 
 #[cfg(test)]
 mod fake;

@@ -1,11 +1,9 @@
-//! How long and how often to try, and what the API's `Retry-After` does to that.
+//! How long and how often a cloud's client tries, and what the API's `Retry-After` does to that.
 
 use std::time::{Duration, SystemTime};
 
 use backon::BackoffBuilder;
 use reqwest::header::{HeaderMap, RETRY_AFTER};
-
-use super::error::CloError;
 
 /// How long and how often the client tries.
 #[derive(Debug, Clone, Copy)]
@@ -47,10 +45,14 @@ impl Patience {
             .map(|pause| pause.mul_f64(rand::random()))
     }
 
-    /// The pause before the next attempt, or `None` to give up.
-    pub(super) fn pause(&self, error: &CloError, planned: Option<Duration>) -> Option<Duration> {
+    /// The pause before the next attempt when the API asked for one of `asked`, or `None` to give up.
+    pub(super) fn pause(
+        &self,
+        asked: Option<Duration>,
+        planned: Option<Duration>,
+    ) -> Option<Duration> {
         let planned = planned?;
-        match error.retry_after() {
+        match asked {
             Some(asked) if asked > self.longest_retry_after => None,
             Some(asked) => Some(asked.max(planned)),
             None => Some(planned),
@@ -79,14 +81,6 @@ mod tests {
 
     use super::*;
 
-    fn busy(retry_after: Option<Duration>) -> CloError {
-        CloError::Busy {
-            operation: String::new(),
-            message: String::new(),
-            retry_after,
-        }
-    }
-
     #[test]
     fn retry_after_is_waited_for_unless_it_is_too_long() {
         let patience = Patience {
@@ -102,7 +96,7 @@ mod tests {
             (Some(5 * second), None, None),
         ] {
             assert_eq!(
-                patience.pause(&busy(asked), planned),
+                patience.pause(asked, planned),
                 want,
                 "asked {asked:?}, planned {planned:?}"
             );
