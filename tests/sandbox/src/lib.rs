@@ -13,3 +13,4 @@ pub mod registry;
 pub mod s3;
 pub mod say;
 pub mod world;
+pub mod yandex;

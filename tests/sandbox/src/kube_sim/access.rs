@@ -1,17 +1,25 @@
-//! Who asks, and whether they may: the name and the groups of a client certificate.
+//! Who asks, and whether they may: the name and the groups of a client certificate, or of a bearer token
+//! where somebody knows tokens.
 //!
 //! There is no RBAC here: `system:masters` may do everything, everybody may discover, others may
 //! nothing.
+
+use std::sync::Arc;
 
 use super::call::Target;
 use super::kinds::Kind;
 use super::refusal::Refusal;
 
+/// Knows whose a bearer token is; `None` where it is nobody's, or not any more.
+pub type Tokens = Arc<dyn Fn(&str) -> Option<User> + Send + Sync>;
+
 /// Who asks.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct User {
-    pub(super) name: String,
-    pub(super) groups: Vec<String>,
+pub struct User {
+    /// Their name.
+    pub name: String,
+    /// Their groups; only `system:masters` counts.
+    pub groups: Vec<String>,
 }
 
 impl User {

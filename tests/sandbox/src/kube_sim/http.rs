@@ -31,8 +31,8 @@ const LARGEST_BODY: usize = 3 << 20;
 pub(super) enum Door {
     /// By the port on this machine, as operators and tests do.
     Port,
-    /// By a stream of its own, as workers do through a master. Only here a tap listens: what operators
-    /// do is no call of a job.
+    /// By a stream of its own, as workers do through a master. A tap listens here, and to those who come
+    /// with a token: what operators do is no call of a job.
     Stream,
 }
 
@@ -113,6 +113,18 @@ async fn one(
             Refusal::new(413, "RequestEntityTooLarge", text).into(),
         ));
     };
+    // A token says more than a certificate does, and one that nobody knows is refused.
+    let authorization = header(AUTHORIZATION);
+    let holder = authorization
+        .strip_prefix("Bearer ")
+        .and_then(|token| inner.holder(token));
+    let by_token = holder.is_some();
+    if !authorization.is_empty() && !by_token {
+        return Ok(render(
+            Refusal::new(401, "Unauthorized", "Unauthorized").into(),
+        ));
+    }
+    let user = holder.unwrap_or(user);
     let call = Call {
         method: head.method.clone(),
         query,
@@ -122,13 +134,8 @@ async fn one(
         body,
         path,
     };
-    // No token is known here.
-    if !header(AUTHORIZATION).is_empty() {
-        return Ok(render(
-            Refusal::new(401, "Unauthorized", "Unauthorized").into(),
-        ));
-    }
-    let tap = inner.tapped().filter(|_| door == Door::Stream);
+    let tapped = door == Door::Stream || by_token;
+    let tap = inner.tapped().filter(|_| tapped);
     let ticket = match &tap {
         Some(tap) => tap.before(&inner.name(&call)).await?,
         None => 0,

@@ -48,6 +48,7 @@ use crate::hosts::Stream;
 use crate::hosts::simulated::Tap;
 use crate::kube_api::{Pair, Pki, Validity, kubeconfig};
 
+pub use self::access::{Tokens, User};
 pub use self::faults::{KubeFault, KubeFaults};
 
 /// Where every master finds it.
@@ -133,6 +134,7 @@ struct Inner {
     tls: TlsAcceptor,
     faults: KubeFaults,
     tap: Mutex<Option<Arc<dyn Tap>>>,
+    tokens: Mutex<Option<Tokens>>,
     log: Mutex<Vec<Asked>>,
     /// Ends with the process that a restart ends; nothing while it is down.
     life: Mutex<Option<CancellationToken>>,
@@ -158,6 +160,7 @@ impl KubeSim {
             tls: TlsAcceptor::from(Arc::clone(&credentials.tls)),
             faults: KubeFaults::default(),
             tap: Mutex::new(None),
+            tokens: Mutex::new(None),
             log: Mutex::new(Vec::new()),
             life: Mutex::new(Some(CancellationToken::new())),
         };
@@ -305,8 +308,14 @@ impl KubeSim {
         &self.inner.faults
     }
 
-    /// Puts a tap on all requests that do not come by the port, or takes it off. It hears
-    /// `GET configmaps/pg/x`.
+    /// Lets people in by their bearer tokens too, as a managed cluster does; without it every token is
+    /// refused.
+    pub fn tokens(&self, tokens: Option<Tokens>) {
+        *self.inner.lock(&self.inner.tokens) = tokens;
+    }
+
+    /// Puts a tap on all requests that come by a stream or with a token, as those of workers do, or takes
+    /// it off. It hears `GET configmaps/pg/x`.
     pub fn tap(&self, tap: Option<Arc<dyn Tap>>) {
         *self.inner.lock(&self.inner.tap) = tap;
     }
@@ -447,6 +456,12 @@ impl Inner {
 
     fn tapped(&self) -> Option<Arc<dyn Tap>> {
         self.lock(&self.tap).clone()
+    }
+
+    /// Whose token this is.
+    fn holder(&self, token: &str) -> Option<User> {
+        let tokens = self.lock(&self.tokens).clone();
+        tokens?(token)
     }
 
     /// How a tap hears of a request: `PATCH configmaps/pg/x`.
