@@ -107,10 +107,7 @@ mod tests {
     fn names_lead_to_addresses_with_or_without_a_port() {
         let all = hosts("A.example.org=127.0.0.1:8443,b=203.0.113.7").expect("hosts");
         let local = all["a.example.org"];
-        assert_eq!(
-            (local.ip, local.port),
-            ([127, 0, 0, 1].into(), Some(8443))
-        );
+        assert_eq!((local.ip, local.port), ([127, 0, 0, 1].into(), Some(8443)));
         assert_eq!(all["b"].port, None);
         assert!(hosts("a").is_err());
         assert!(hosts("a=b").is_err());

@@ -155,7 +155,9 @@ async fn user(mut client: Client, test: Test, trouble: Trouble, stop: Stop) -> S
         if stop.now.run_until_cancelled(iteration).await.is_none() {
             break;
         }
-        samples.iteration.add(began.elapsed().as_secs_f64() * 1000.0);
+        samples
+            .iteration
+            .add(began.elapsed().as_secs_f64() * 1000.0);
         if trouble.kill {
             // It cannot fail: there is such a signal, and we may send it to ourselves.
             let _ = raise(Signal::SIGKILL);

@@ -62,12 +62,7 @@ fn statistics(text: &str) -> Option<Vec<String>> {
     let names = list
         .split(',')
         .map(|name| name.trim().trim_matches(['"', '\'', '`']));
-    Some(
-        names
-            .filter(|n| !n.is_empty())
-            .map(str::to_owned)
-            .collect(),
-    )
+    Some(names.filter(|n| !n.is_empty()).map(str::to_owned).collect())
 }
 
 /// Names of variables that it throws without: those in `text("TARGET")` and `number("VUS")`, as our script reads them.

@@ -13,7 +13,13 @@ pub(super) fn definitions() -> Vec<Value> {
         "properties": { "image": text(), "serviceAccountName": text(), "token": text(), "resources": any() } });
     vec![
         definition("k6.io", "v1alpha1", "PrivateLoadZone", "plz", &zone),
-        with_status(definition("k6.io", "v1alpha1", "TestRun", "tr", &test_run())),
+        with_status(definition(
+            "k6.io",
+            "v1alpha1",
+            "TestRun",
+            "tr",
+            &test_run(),
+        )),
     ]
 }
 
@@ -53,7 +59,9 @@ fn test_run() -> Value {
 fn pod() -> Value {
     let mut properties: Map<String, Value> = Map::new();
     let mut put = |names: &[&str], schema: Value| {
-        let all = names.iter().map(|name| ((*name).to_owned(), schema.clone()));
+        let all = names
+            .iter()
+            .map(|name| ((*name).to_owned(), schema.clone()));
         properties.extend(all);
     };
     let text = || json!({ "type": "string" });
@@ -134,25 +142,28 @@ pub(super) fn objects(version: &str) -> Vec<Value> {
     let meta = |name: &str| json!({ "name": name, "namespace": NAMESPACE, "labels": labels });
     let cluster_wide = |name: &str| json!({ "name": name });
     let account = "k6-operator-controller";
-    let subjects =
-        json!([{ "kind": "ServiceAccount", "name": account, "namespace": NAMESPACE }]);
+    let subjects = json!([{ "kind": "ServiceAccount", "name": account, "namespace": NAMESPACE }]);
     let rbac = "rbac.authorization.k8s.io";
     let binding = |kind: &str, metadata: Value, role: &str, name: &str| {
         json!({ "apiVersion": format!("{rbac}/v1"), "kind": kind, "metadata": metadata, "subjects": subjects,
             "roleRef": { "apiGroup": rbac, "kind": role, "name": name } })
     };
-    let rule = |groups: &[&str], resources: &[&str], verbs: &[&str]| {
-        json!({ "apiGroups": groups, "resources": resources, "verbs": verbs })
-    };
+    let rule = |groups: &[&str], resources: &[&str], verbs: &[&str]| json!({ "apiGroups": groups, "resources": resources, "verbs": verbs });
     let reads = ["get", "list", "watch"];
     let writes = [
         "create", "delete", "get", "list", "patch", "update", "watch",
     ];
-    let (leader, manager) = ("k6-operator-leader-election-role", "k6-operator-manager-role");
+    let (leader, manager) = (
+        "k6-operator-leader-election-role",
+        "k6-operator-manager-role",
+    );
     let mut own = labels.clone();
     own["control-plane"] = "controller-manager".into();
     let pods = json!({ "control-plane": "controller-manager" });
-    let image = format!("ghcr.io/grafana/k6-operator:controller-v{}", previous(version));
+    let image = format!(
+        "ghcr.io/grafana/k6-operator:controller-v{}",
+        previous(version)
+    );
 
     let mut all = vec![
         json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": NAMESPACE, "labels": own } }),

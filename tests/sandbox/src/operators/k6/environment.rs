@@ -78,7 +78,9 @@ async fn referred(
         });
     };
     Ok(match data.remove(key) {
-        None if !optional => Err(format!("couldn't find key {key} in {kind} {namespace}/{name}")),
+        None if !optional => Err(format!(
+            "couldn't find key {key} in {kind} {namespace}/{name}"
+        )),
         value => Ok(value),
     })
 }

@@ -5,6 +5,9 @@ use serde_json::{Value, json};
 use crate::operators::api::{name, namespace, without_nulls};
 use crate::operators::percona::json::{owner, text, texts};
 
+/// What the initializer makes of the script, to look into it.
+const ARCHIVE: &str = "/tmp/test.js.archived.tar";
+
 /// Who a Pod of a test is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Role {
@@ -67,7 +70,6 @@ pub(super) fn initializer(run: &Value) -> Option<Value> {
         None => &spec["runner"],
     };
     let (_, path) = script(spec)?;
-    let archive = "/tmp/test.js.archived.tar";
     let variables = block["env"].as_array().into_iter().flatten();
     let variables = variables.map(|variable| {
         let name = text(variable, "/name");
@@ -76,11 +78,20 @@ pub(super) fn initializer(run: &Value) -> Option<Value> {
     let variables: String = variables.collect();
     let more = arguments(spec).join(" ");
     let command = format!(
-        "k6 archive {path}{variables} -O {archive} {more} && k6 inspect --execution-requirements {archive}"
+        "k6 archive {path}{variables} -O {ARCHIVE} {more} && k6 inspect --execution-requirements {ARCHIVE}"
     );
     let command = json!(["sh", "-c", command]);
     let container = container(block, "k6", "grafana/k6:latest", &command);
     Some(job(run, "initializer", block, container, false))
+}
+
+/// The script and k6's arguments in the initializer's command.
+pub(super) fn inspected(command: &str) -> Vec<String> {
+    let script = command.split_whitespace().nth(2);
+    let rest = command.split_once(ARCHIVE).map_or("", |(_, rest)| rest);
+    let (arguments, _) = rest.split_once("&&").unwrap_or_default();
+    let words = script.into_iter().chain(arguments.split_whitespace());
+    words.map(str::to_owned).collect()
 }
 
 /// A runner's Job.
@@ -126,8 +137,10 @@ pub(super) fn runner(run: &Value, number: u32) -> Option<Value> {
     pod["hostname"] = format!("{}-{number}", name(run)).into();
     if spec["separate"] == true {
         // What the block says of affinity is lost.
-        let runners = |key: &str, value: &str| json!({ "key": key, "operator": "In", "values": [value] });
-        let selector = json!({ "matchExpressions": [runners("app", "k6"), runners("runner", "true")] });
+        let runners =
+            |key: &str, value: &str| json!({ "key": key, "operator": "In", "values": [value] });
+        let selector =
+            json!({ "matchExpressions": [runners("app", "k6"), runners("runner", "true")] });
         pod["affinity"] = json!({ "podAntiAffinity": { "requiredDuringSchedulingIgnoredDuringExecution": [
             { "labelSelector": selector, "topologyKey": "kubernetes.io/hostname" }] } });
     }
@@ -163,7 +176,11 @@ pub(super) fn starter(run: &Value) -> Value {
 
 fn labels(run: &Value, block: &Value, runner: bool) -> Value {
     let mut all = json!({});
-    for (key, value) in block["metadata"]["labels"].as_object().into_iter().flatten() {
+    for (key, value) in block["metadata"]["labels"]
+        .as_object()
+        .into_iter()
+        .flatten()
+    {
         all[key] = value.clone();
     }
     all["app"] = "k6".into();
@@ -179,10 +196,14 @@ fn container(block: &Value, name: &str, image: &str, command: &Value) -> Value {
         "" => image,
         image => image,
     };
-    let mut mounts = vec![
-        json!({ "name": "k6-test-volume", "mountPath": "/test", "readOnly": true }),
-    ];
-    mounts.extend(block["volumeMounts"].as_array().cloned().unwrap_or_default());
+    let mut mounts =
+        vec![json!({ "name": "k6-test-volume", "mountPath": "/test", "readOnly": true })];
+    mounts.extend(
+        block["volumeMounts"]
+            .as_array()
+            .cloned()
+            .unwrap_or_default(),
+    );
     json!({
         "name": name, "image": image, "imagePullPolicy": block["imagePullPolicy"], "command": command,
         "env": block["env"], "envFrom": block["envFrom"], "resources": block["resources"], "volumeMounts": mounts,
@@ -198,7 +219,8 @@ fn job(run: &Value, suffix: &str, block: &Value, container: Value, runner: bool)
         account => account,
     };
     let volumes = script(&run["spec"]).filter(|_| suffix != "starter");
-    let volumes = volumes.map(|(map, _)| json!({ "name": "k6-test-volume", "configMap": { "name": map } }));
+    let volumes =
+        volumes.map(|(map, _)| json!({ "name": "k6-test-volume", "configMap": { "name": map } }));
     let mut volumes: Vec<Value> = volumes.into_iter().collect();
     volumes.extend(block["volumes"].as_array().cloned().unwrap_or_default());
     let pod = json!({
@@ -263,14 +285,19 @@ mod tests {
         );
         assert_eq!(job["spec"]["backoffLimit"], 0);
         assert_eq!(Role::of(&job), Some(Role::Runner(2)));
-        let alone = runner(&run(&json!({ "parallelism": 1, "paused": "false" })), 1).expect("a Job");
-        let command = texts(&alone["spec"]["template"]["spec"]["containers"][0]["command"]).join(" ");
-        assert!(!command.contains("segment") && !command.contains("--paused"), "{command}");
+        let alone =
+            runner(&run(&json!({ "parallelism": 1, "paused": "false" })), 1).expect("a Job");
+        let command =
+            texts(&alone["spec"]["template"]["spec"]["containers"][0]["command"]).join(" ");
+        assert!(
+            !command.contains("segment") && !command.contains("--paused"),
+            "{command}"
+        );
     }
 
     #[test]
     fn the_starter_takes_nothing_from_the_runner_and_the_initializer_all() {
-        let run = run(&json!({}));
+        let run = run(&json!({ "args": ["--no-color"] }));
         let starter = starter(&run);
         let spec = &starter["spec"]["template"]["spec"];
         assert_eq!(spec.get("tolerations"), None);
@@ -282,6 +309,10 @@ mod tests {
         assert_eq!(spec["tolerations"], run["spec"]["runner"]["tolerations"]);
         assert_eq!(spec["containers"][0]["image"], "grafana/k6:2.2.0");
         assert_eq!(Role::of(&initializer), Some(Role::Initializer));
+        assert_eq!(
+            inspected(text(&spec["containers"][0], "/command/2")),
+            ["/test/a.js", "--no-color"]
+        );
         assert_eq!(Role::of(&starter), Some(Role::Starter));
     }
 

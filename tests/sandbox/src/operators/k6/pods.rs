@@ -26,6 +26,14 @@ struct Ended {
 }
 
 impl Ended {
+    /// The initializer is a shell script, and that says 1 whatever k6 said.
+    fn of(role: Role, code: i32) -> Self {
+        match role {
+            Role::Initializer => Self::with(code.min(1)),
+            _ => Self::with(code),
+        }
+    }
+
     fn with(code: i32) -> Self {
         let reason = if code == 0 { "Completed" } else { "Error" };
         Self { code, reason }
@@ -93,7 +101,7 @@ impl K6 {
         }
         if let Some(process) = self.running.get_mut(uid(pod)) {
             if let Some(code) = process.ended()? {
-                return self.end(tick, pod, Ended::with(code)).await;
+                return self.end(tick, pod, Ended::of(role, code)).await;
             }
             if process.is_ready() || role == Role::Initializer {
                 set(tick, pod, "Running", &running()).await?;
@@ -142,16 +150,15 @@ impl K6 {
             false => node_for(pod, &nodes, pods),
             true => {
                 let all = nodes.len();
-                Err(format!("0/{all} nodes are available: {all} Insufficient memory. preemption: 0/{all} nodes are available: {all} No preemption victims found for incoming pod."))
+                Err(format!(
+                    "0/{all} nodes are available: {all} Insufficient memory. preemption: 0/{all} nodes are available: {all} No preemption victims found for incoming pod."
+                ))
             }
         };
         let message = match found {
             Ok(node) => {
                 let bound = json!({ "spec": { "nodeName": node } });
-                let pod = tick
-                    .cluster
-                    .patch("kube-scheduler", pod, &bound)
-                    .await?;
+                let pod = tick.cluster.patch("kube-scheduler", pod, &bound).await?;
                 let creating = json!({ "waiting": { "reason": "ContainerCreating" } });
                 return set(tick, &pod, "Pending", &creating).await;
             }
@@ -160,7 +167,10 @@ impl K6 {
         let condition = json!({ "type": "PodScheduled", "status": "False", "reason": "Unschedulable",
             "message": message });
         let status = json!({ "phase": "Pending", "conditions": [condition] });
-        Ok(tick.cluster.set_status("kube-scheduler", pod, &status).await?)
+        Ok(tick
+            .cluster
+            .set_status("kube-scheduler", pod, &status)
+            .await?)
     }
 
     /// Starts the process of a container.
@@ -176,10 +186,8 @@ impl K6 {
         let mut own = Variables::new();
         match role {
             Role::Initializer => {
-                // `k6 archive <script> …`
-                let script = text(spec, "/command/2").split_whitespace().nth(2);
-                let words = ["inspect", "--execution-requirements", script.unwrap_or_default()];
-                arguments.extend(words.map(str::to_owned));
+                arguments.extend(["inspect", "--execution-requirements"].map(str::to_owned));
+                arguments.extend(jobs::inspected(text(spec, "/command/2")));
                 let mut given = variables;
                 if self.settings.faults.has(&Fault::InitializerFails) {
                     given.insert("SANDBOX_TROUBLE".to_owned(), "throw".to_owned());
@@ -229,7 +237,7 @@ impl K6 {
         let Some(code) = ended else {
             return Ok(());
         };
-        let mut ended = Ended::with(code);
+        let mut ended = Ended::of(role, code);
         if code == 137 && self.is_set(role, Fault::OutOfMemory) {
             ended.reason = "OOMKilled";
         }
@@ -268,7 +276,11 @@ impl K6 {
         let started = started.as_str().map_or_else(now, str::to_owned);
         let state = json!({ "terminated": { "exitCode": ended.code, "reason": ended.reason,
             "startedAt": started, "finishedAt": now() } });
-        let phase = if ended.code == 0 { "Succeeded" } else { "Failed" };
+        let phase = if ended.code == 0 {
+            "Succeeded"
+        } else {
+            "Failed"
+        };
         set(tick, pod, phase, &state).await
     }
 
@@ -316,9 +328,14 @@ async fn files(tick: &Tick, pod: &Value) -> kube::Result<Option<Variables>> {
 async fn set(tick: &Tick, pod: &Value, phase: &str, state: &Value) -> anyhow::Result<()> {
     let container = &pod["spec"]["containers"][0];
     let ready = phase == "Running";
-    let condition = |kind: &str, is: bool| json!({ "type": kind, "status": if is { "True" } else { "False" } });
+    let condition =
+        |kind: &str, is: bool| json!({ "type": kind, "status": if is { "True" } else { "False" } });
     let began = text(pod, "/status/startTime");
-    let began = if began.is_empty() { now() } else { began.to_owned() };
+    let began = if began.is_empty() {
+        now()
+    } else {
+        began.to_owned()
+    };
     // A merge patch keeps what is not taken away.
     let mut state = state.clone();
     for other in ["waiting", "running", "terminated"] {

@@ -14,9 +14,7 @@ impl K6 {
         let parallelism = run["spec"]["parallelism"].as_i64().unwrap_or_default();
         let Some(runners) = u32::try_from(parallelism).ok().filter(|n| *n >= 1) else {
             // It is only logged: the TestRun never says so.
-            bail!(
-                "parallelism of TestRun cannot be less than 1; provided value is {parallelism}"
-            );
+            bail!("parallelism of TestRun cannot be less than 1; provided value is {parallelism}");
         };
         match text(run, "/status/stage") {
             "" => self.begin(tick, run).await,
@@ -81,9 +79,7 @@ impl K6 {
         let is_ours =
             |job: &Value| job["metadata"]["ownerReferences"][0]["uid"] == run["metadata"]["uid"];
         if there.is_some_and(|job| !is_ours(&job)) {
-            bail!(
-                "job with the name {first} exists; make sure you've deleted your previous run"
-            );
+            bail!("job with the name {first} exists; make sure you've deleted your previous run");
         }
         for number in 1..=runners {
             let Some(job) = jobs::runner(run, number) else {
@@ -139,8 +135,10 @@ impl K6 {
             .unwrap_or_default();
         for (kind, status, reason) in conditions {
             all.retain(|condition| condition["type"] != **kind);
-            all.push(json!({ "type": kind, "status": status, "reason": reason, "message": "",
-                "lastTransitionTime": now() }));
+            all.push(
+                json!({ "type": kind, "status": status, "reason": reason, "message": "",
+                "lastTransitionTime": now() }),
+            );
         }
         let status = json!({ "stage": stage, "conditions": all });
         Ok(tick.cluster.set_status(MANAGER, run, &status).await?)
