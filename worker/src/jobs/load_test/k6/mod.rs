@@ -95,13 +95,15 @@ pub(super) async fn run(ctx: &Ctx, test: &Test, place: &Place) -> Result<Vec<Run
         let mut runners = collect::runners(ctx, test, &objects).await?;
         if let Some(why) = ended.broken {
             tracing::warn!(run = %test.run, "the run broke: {why}");
-            runners.push(Runner {
+            // What the run itself says comes first: the others follow from it.
+            let whole = Runner {
                 name: test.run.clone(),
                 exit_code: None,
                 reason: Some(why),
                 summary: None,
                 raw: None,
-            });
+            };
+            runners.insert(0, whole);
         }
         Ok::<_, JobError>(runners)
     })

@@ -19,6 +19,8 @@ const FILE: &str = "test.js";
 const CONFIG_MAP: &str = "script";
 /// The Secret with the target.
 const SECRET: &str = "target";
+/// Its key, and the variable that the script reads it from.
+const TARGET: &str = "TARGET";
 /// The group and version of a TestRun.
 pub(super) const K6_IO: &str = "k6.io/v1alpha1";
 /// What the initializer needs to read a script.
@@ -132,7 +134,7 @@ pub(super) fn secret(test: &Test, target: &Secret) -> Result<Object, JobError> {
         "kind": "Secret",
         "metadata": {"name": SECRET, "namespace": test.run},
         "type": "Opaque",
-        "stringData": {"TARGET": target.reveal()},
+        "stringData": {TARGET: target.reveal()},
     }))
 }
 
@@ -149,12 +151,11 @@ pub(super) fn test_run(
     marks: &Marks,
 ) -> Result<Object, JobError> {
     let spread = Spread::of(k6, place)?;
-    let settings = settings(test);
+    let settings = variables(test);
     let pod = |image: &str, resources: Value, selector: &Value, tolerations: &Value| {
         json!({
             "image": image,
             "env": settings,
-            "envFrom": [{"secretRef": {"name": SECRET}}],
             "resources": resources,
             "nodeSelector": selector,
             "tolerations": tolerations,
@@ -203,10 +204,18 @@ pub(super) fn test_run(
     object(body)
 }
 
-/// What the script is told, besides its target.
-fn settings(test: &Test) -> Value {
+/// What the script is told. The target comes from the Secret, by its key: the initializer reads the script too, and
+/// the operator does not give it `envFrom`.
+fn variables(test: &Test) -> Value {
+    let key = json!({"secretKeyRef": {"name": SECRET, "key": TARGET}});
+    let target = json!({"name": TARGET, "valueFrom": key});
+    let plain = settings(test).map(|(name, value)| json!({"name": name, "value": value}));
+    plain.into_iter().chain([target]).collect()
+}
+
+fn settings(test: &Test) -> [(&'static str, String); 7] {
     let thresholds = &test.section.thresholds;
-    let settings = [
+    [
         ("VUS", test.virtual_users.to_string()),
         ("ITERATIONS", test.iterations.to_string()),
         ("MAX_DURATION", format!("{}s", test.max_duration.as_secs())),
@@ -214,9 +223,7 @@ fn settings(test: &Test) -> Value {
         ("ERROR_RATE", f64::from(thresholds.error_rate).to_string()),
         ("CHECKS", f64::from(thresholds.checks).to_string()),
         ("K6_NO_USAGE_REPORT", "true".to_owned()),
-    ];
-    let each = settings.map(|(name, value)| json!({"name": name, "value": value}));
-    each.into_iter().collect()
+    ]
 }
 
 /// Which nodes Pods go to: labels and tolerations.
