@@ -14,6 +14,7 @@ pub mod kube;
 pub mod load;
 pub mod net;
 pub mod pgbackrest;
+pub mod pinned;
 pub mod postgres;
 pub mod registries;
 mod run;

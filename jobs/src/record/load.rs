@@ -150,6 +150,6 @@ pub struct Temporary {
     pub kind: String,
     /// Its name.
     pub name: String,
-    /// Its id in the cloud; of an object of Kubernetes, its namespace.
+    /// Its id in the cloud; of an object of Kubernetes, its uid.
     pub id: String,
 }

@@ -9,7 +9,16 @@ use super::load_test::{k6, yandex};
 use crate::engine::{Ctx, JobError, Proof, Proven};
 
 /// The step names.
-pub const STEPS: &[&str] = &["found", "deleted", "left", "prove"];
+pub const STEPS: &[&str] = &[
+    // At Yandex Cloud.
+    "found",
+    "deleted",
+    // On a given cluster.
+    "touched",
+    "namespaces",
+    "operator",
+    "prove",
+];
 
 /// Deletes what is left of this recovery's load test, and proves that nothing is.
 pub async fn run(ctx: &Ctx) -> Result<Proven, JobError> {

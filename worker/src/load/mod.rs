@@ -1,5 +1,7 @@
 //! Load tests: what runners counted, put together and judged. Pure.
 
+pub mod k6;
+
 use jobs::record::{LoadResult, Runner};
 use jobs::spec::{Driver, Thresholds};
 use serde_json::Value;

@@ -24,8 +24,8 @@ use serde_json::{Value, json};
 use super::switch::patience;
 use crate::engine::{Ctx, JobError, Poll, Proof, Proven};
 use crate::kube::{Force, Look, Manifest, Object, Objects, pods, wait};
+use crate::pinned::Pinned;
 use crate::sealed;
-use components::Components;
 use tree::{Standing, Switches};
 
 /// The step names.
@@ -62,7 +62,7 @@ pub async fn run(ctx: &Ctx) -> Result<Proven, JobError> {
         JobError::fatal("the spec has no `flux` section: there is nothing to bootstrap")
     })?;
     ctx.step("canary", || preflight(ctx, flux)).await?;
-    let components: Components = ctx
+    let components: Pinned = ctx
         .step("components", || components::fetch(ctx, flux))
         .await?;
 
@@ -168,7 +168,8 @@ async fn bootstrap(ctx: &Ctx) -> Result<Manifest, JobError> {
     Ok(Manifest::parse(text, "of the objects that bootstrap Flux")?)
 }
 
-async fn established(objects: &Objects, names: &[String]) -> Result<Poll<()>, JobError> {
+/// Whether definitions of kinds are established.
+pub(super) async fn established(objects: &Objects, names: &[String]) -> Result<Poll<()>, JobError> {
     let version = "apiextensions.k8s.io/v1";
     for name in names {
         let definition = Object::at(version, "CustomResourceDefinition", None, name);

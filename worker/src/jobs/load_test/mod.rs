@@ -41,8 +41,10 @@ pub const STEPS: &[&str] = &[
     "nodes",
     // k6 on it, or on a given one.
     "bundle",
-    "definitions",
     "operator",
+    "foundation",
+    "definitions",
+    "rest",
     "controllers",
     "namespace",
     "test",
