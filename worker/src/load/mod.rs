@@ -1,10 +1,13 @@
-//! Load tests: what runners counted, put together and judged. Pure.
+//! Load tests: what runners counted, put together and judged; and a small runner of our own.
 //!
 //! A result is judged twice: whether its numbers can be trusted at all (`trust`), and whether the application bore the
-//! load (`verdict`). What cannot be trusted is no result, however good it looks.
+//! load (`verdict`). What cannot be trusted is no result, however good it looks. Both are pure, as is `tally`, which
+//! counts what the virtual users of `users` see.
 
 mod merge;
+mod tally;
 mod trust;
+pub mod users;
 mod verdict;
 
 use jobs::spec::{Driver, Thresholds};
