@@ -4,6 +4,7 @@
 //! load (`verdict`). What cannot be trusted is no result, however good it looks. Both are pure, as is `tally`, which
 //! counts what the virtual users of `users` see.
 
+mod files;
 mod merge;
 mod tally;
 mod trust;

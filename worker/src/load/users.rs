@@ -14,6 +14,8 @@ use tokio::sync::{Barrier, Semaphore};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 
+use super::files;
+pub use super::files::TooFewFiles;
 pub use super::tally::Tally;
 use crate::application::{CONNECT, Open, Way};
 
@@ -87,7 +89,8 @@ impl fmt::Display for Progress {
 
 impl Load {
     /// Lets the users loose.
-    pub fn start(way: Way, plan: Plan) -> Self {
+    pub fn start(way: Way, plan: Plan) -> Result<Self, TooFewFiles> {
+        files::allow(plan.users)?;
         let shared = Arc::new(Shared {
             way,
             plan,
@@ -101,12 +104,12 @@ impl Load {
         for _ in 0..plan.users {
             users.spawn(Arc::clone(&shared).user());
         }
-        Self {
+        Ok(Self {
             plan,
             shared,
             users,
             until: Instant::now() + plan.at_most,
-        }
+        })
     }
 
     /// How far it is.

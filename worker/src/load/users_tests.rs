@@ -105,7 +105,7 @@ fn plan(users: u32, iterations: u32) -> Plan {
 fn load(server: &Server, plan: Plan) -> Load {
     let url = format!("http://127.0.0.1:{}/a?b=c", server.port);
     let target = Target::new(&url, None).unwrap();
-    Load::start(Way::new(&World::default(), None, &target).unwrap(), plan)
+    Load::start(Way::new(&World::default(), None, &target).unwrap(), plan).unwrap()
 }
 
 async fn counted(mut load: Load) -> Tally {

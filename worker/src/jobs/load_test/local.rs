@@ -55,7 +55,7 @@ async fn load(ctx: &Ctx, test: &Test, key: &StepKey) -> Result<Runner, JobError>
         through = way.through(),
         "the load begins"
     );
-    let mut load = Load::start(way, plan);
+    let mut load = Load::start(way, plan).map_err(JobError::fatal)?;
     let (began, every) = (Instant::now(), ctx.world().poll.unwrap_or(LOOK).min(LOOK));
     loop {
         tokio::select! {
