@@ -3,6 +3,7 @@
 
 mod cost;
 mod figures;
+mod load;
 mod makespan;
 mod resume;
 mod setup;
@@ -86,6 +87,17 @@ enum What {
         #[arg(long, default_value_t = 10)]
         limit: usize,
     },
+    /// Requests per second of the load test's driver `local`, 64 virtual users
+    Load {
+        /// Requests of a round
+        #[arg(long, default_value_t = 200_000, value_parser = clap::value_parser!(u32).range(64..))]
+        requests: u32,
+        /// What is asked; a server of its own in this process when absent
+        #[arg(long)]
+        url: Option<String>,
+    },
+    /// Serve `hello` on the loopback until it is ended, for tests/bench/peers/load
+    Hello,
 }
 
 fn main() -> anyhow::Result<()> {
@@ -118,7 +130,8 @@ async fn measure(cli: &Cli, figures: &mut Figures) -> anyhow::Result<()> {
                 figures,
             )
             .await?;
-            makespan::run(100, Duration::from_secs(20), 10, figures).await
+            makespan::run(100, Duration::from_secs(20), 10, figures).await?;
+            load::run(cli.rounds, 200_000, None, figures).await
         }
         What::Cost { nodes, steps } => cost::run(nodes, steps, figures).await,
         What::Steps { steps } => {
@@ -139,5 +152,9 @@ async fn measure(cli: &Cli, figures: &mut Figures) -> anyhow::Result<()> {
         What::Makespan { nodes, boot, limit } => {
             makespan::run(nodes, Duration::from_secs_f64(boot), limit, figures).await
         }
+        What::Load { requests, ref url } => {
+            load::run(cli.rounds, requests, url.as_deref(), figures).await
+        }
+        What::Hello => load::serve().await,
     }
 }
