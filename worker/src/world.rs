@@ -1,13 +1,14 @@
 //! What jobs work on: the cloud, the network to the hosts, and the keys. Made once from the
 //! worker's settings; what is not set is an error only in the job that needs it.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use jobs::ids::ClusterName;
 use jobs::record::{LoadBalancerRecord, NodeRecord};
 use jobs::secrets::Identity;
 use jobs::spec::Role;
@@ -17,7 +18,7 @@ use tokio::sync::Mutex;
 use crate::cloud::clo::{Clo, CloError, Settle};
 use crate::cluster::Cluster;
 use crate::engine::{Ctx, JobError};
-use crate::kube::{Masters, Objects, administrator};
+use crate::kube::{Kubeconfig, Masters, Objects, access};
 use crate::net::Dialer;
 use crate::registries::Registries;
 use crate::ssh::keys::{KeyError, parse_public_key};
@@ -51,6 +52,8 @@ pub struct World {
     pub identity: Option<Arc<Identity>>,
     /// The way to the hosts.
     pub access: Access,
+    /// Kubeconfigs that this worker was given: it goes straight to their servers, and asks no master.
+    pub kubeconfigs: BTreeMap<ClusterName, Kubeconfig>,
     /// How long a create whose answer was lost is looked for.
     pub settle: Settle,
     /// The longest time between two looks at something that is being built.
@@ -126,10 +129,9 @@ impl World {
         self.connect(node, &target, Some(&through)).await
     }
 
-    /// The objects of the job's cluster, with the administrator's rights, through its masters.
+    /// The objects of the job's cluster, with the administrator's rights.
     pub async fn kube(&self, ctx: &Ctx) -> Result<Objects, JobError> {
-        let client = administrator(self.masters_of(ctx).await?).await?;
-        Ok(Objects::new(client))
+        Ok(Objects::new(access::client(ctx, self).await?))
     }
 
     /// The masters of the job's cluster.

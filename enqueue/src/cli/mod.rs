@@ -3,8 +3,8 @@
 mod kubernetes;
 
 pub(crate) use kubernetes::{
-    BackupJob, FluxBootstrap, FluxFolder, PutSecret, Release, RestoreJob, Switch, WaitCertificates,
-    Wish, key,
+    BackupJob, FluxBootstrap, FluxFolder, Kubeconfig, PutSecret, Release, RestoreJob, Switch,
+    WaitCertificates, Wish, key,
 };
 
 use std::path::PathBuf;
@@ -115,6 +115,8 @@ pub(crate) enum Command {
     Purge(Purge),
     /// Make the key pair that secrets are sealed with: the private half for workers, into a file
     Keygen(Keygen),
+    /// Open a cluster's kubeconfig, which its recovery sealed to the workers' key
+    Kubeconfig(Kubeconfig),
     /// Print the completion script of a shell
     Completions(Completions),
     /// Print the JSON schema of cluster.yaml

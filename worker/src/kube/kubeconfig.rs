@@ -4,6 +4,7 @@
 //! Only what stands in the text itself counts: no files of this machine, no programs to run, and
 //! never a server whose certificate is not checked.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 
@@ -28,6 +29,9 @@ const LARGEST: usize = 256 * 1024;
 
 /// What kubeadm calls every API server in its certificate, whatever its address is.
 const KUBEADM_NAME: &str = "kubernetes";
+
+/// Where the authority's certificates stand.
+const AUTHORITY: &str = "clusters.cluster.certificate-authority-data";
 
 /// Why a kubeconfig cannot be used. Never shows what is in it.
 #[derive(Debug, thiserror::Error)]
@@ -66,6 +70,8 @@ pub enum KubeconfigError {
 /// A server, its authority, and our credentials.
 #[derive(Clone)]
 pub struct Kubeconfig {
+    text: Secret,
+    authorities: BTreeSet<String>,
     server: Uri,
     server_name: Option<ServerName<'static>>,
     tls: Arc<ClientConfig>,
@@ -93,6 +99,16 @@ impl Kubeconfig {
             reason: "it is not text".to_owned(),
         })?;
         Self::parse(&text, &origin)
+    }
+
+    /// All of it, as it was read.
+    pub fn text(&self) -> &Secret {
+        &self.text
+    }
+
+    /// The digests of the certificates that the API's own is verified with.
+    pub fn authorities(&self) -> &BTreeSet<String> {
+        &self.authorities
     }
 
     /// Where the API is, as the cluster itself sees it.
@@ -152,10 +168,13 @@ impl Reader<'_> {
         let file = self.file(text)?;
         let (cluster, user) = self.current(&file)?;
         let server = self.server(cluster)?;
+        let authority = self.authority(cluster)?;
         Ok(Kubeconfig {
+            text: Secret::new(text),
+            authorities: authority.iter().map(|it| jobs::digest(it)).collect(),
             server,
             server_name: self.server_name(cluster)?,
-            tls: Arc::new(self.tls(cluster, user)?),
+            tls: Arc::new(self.tls(authority, user)?),
             token: user.token.clone(),
         })
     }
@@ -224,13 +243,23 @@ impl Reader<'_> {
         Ok(Some(parsed))
     }
 
-    fn tls(&self, cluster: &Cluster, user: &User) -> Result<ClientConfig, KubeconfigError> {
-        let what = "clusters.cluster.certificate-authority-data";
-        let authority = cluster.certificate_authority_data.as_deref();
+    fn authority(
+        &self,
+        cluster: &Cluster,
+    ) -> Result<Vec<CertificateDer<'static>>, KubeconfigError> {
+        let data = cluster.certificate_authority_data.as_deref();
+        self.certificates(AUTHORITY, data)
+    }
+
+    fn tls(
+        &self,
+        authority: Vec<CertificateDer<'static>>,
+        user: &User,
+    ) -> Result<ClientConfig, KubeconfigError> {
         let mut roots = RootCertStore::empty();
-        for certificate in self.certificates(what, authority)? {
+        for certificate in authority {
             let added = roots.add(certificate);
-            added.map_err(|error| self.bad(what, error))?;
+            added.map_err(|error| self.bad(AUTHORITY, error))?;
         }
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let tls = ClientConfig::builder_with_provider(provider)
