@@ -200,7 +200,11 @@ fn before(job: &Job) -> Vec<Job> {
         machines
     };
     match job {
-        Job::Provision(_) | Job::MirrorImages(_) | Job::Demo(_) => Vec::new(),
+        Job::Provision(_)
+        | Job::MirrorImages(_)
+        | Job::LoadTestCleanUp
+        | Job::Reap
+        | Job::Demo(_) => Vec::new(),
         Job::LoadBalancer => vec![Job::Provision(on("demo-bastion-1"))],
         Job::Reachability(_) | Job::Mount(_) => reachable(),
         Job::Permissions(on) => {
@@ -219,7 +223,8 @@ fn before(job: &Job) -> Vec<Job> {
         | Job::Restore(_)
         | Job::Promote
         | Job::Backup(_)
-        | Job::Release(_) => {
+        | Job::Release(_)
+        | Job::LoadTest(_) => {
             let mut before = machines();
             before.push(Job::Kubespray);
             before
@@ -248,6 +253,9 @@ fn finds_kubernetes(job: &Job) -> bool {
         | Job::Promote
         | Job::Backup(_)
         | Job::Release(_)
+        | Job::LoadTest(_)
+        | Job::LoadTestCleanUp
+        | Job::Reap
         | Job::Report
         | Job::Demo(_) => false,
     }
