@@ -111,9 +111,33 @@ fn holds(object: &Value, described: &Value, at: &str) -> anyhow::Result<()> {
                 holds(own, value, &format!("{at}/{number}"))?;
             }
         }
-        _ => ensure!(object == described, "{at}: {object} instead of {described}"),
+        _ => ensure!(
+            object == described || is_the_same_amount(object, described),
+            "{at}: {object} instead of {described}"
+        ),
     }
     Ok(())
+}
+
+/// Amounts are written by the server in its own way: a thousand as `1k`.
+fn is_the_same_amount(one: &Value, other: &Value) -> bool {
+    let amount = |value: &Value| {
+        let text = value.as_str()?;
+        let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+        let scale = match &text[digits.len()..] {
+            "m" => 1,
+            "" => 1000,
+            "k" => 1_000_000,
+            "M" => 1_000_000_000,
+            "G" => 1_000_000_000_000,
+            "Ki" => 1000 << 10,
+            "Mi" => 1000 << 20,
+            "Gi" => 1000 << 30,
+            _ => return None,
+        };
+        digits.parse::<u128>().ok()?.checked_mul(scale)
+    };
+    amount(one).is_some() && amount(one) == amount(other)
 }
 
 #[cfg(test)]
@@ -130,6 +154,13 @@ mod tests {
             fields,
             object: json!({"data": {"a": "1", "b": "2"}, "list": [{"name": "x", "c": 1, "d": 2}]}),
         }
+    }
+
+    #[test]
+    fn an_amount_may_be_written_in_two_ways() {
+        let same = |one: &str, other: &str| is_the_same_amount(&one.into(), &other.into());
+        assert!(same("1000", "1k") && same("1Gi", "1024Mi") && same("0", "0"));
+        assert!(!same("1000", "1Ki") && !same("a", "a") && !same("1000m", "10"));
     }
 
     #[test]
@@ -152,6 +183,7 @@ mod tests {
                 "/data/z is not there",
             ),
             (json!({"list": []}), "/list"),
+            (json!({"data": {"a": "1k"}}), "\"1\" instead of \"1k\""),
         ] {
             let it = of(json!({}));
             let error = format!("{:#}", names_and_holds(&it, &other).unwrap_err());
