@@ -131,7 +131,8 @@ impl World {
 
     /// The objects of the job's cluster, with the administrator's rights.
     pub async fn kube(&self, ctx: &Ctx) -> Result<Objects, JobError> {
-        Ok(Objects::new(access::client(ctx, self).await?))
+        // Ways to the API are long, and jobs have it open for all of their turn: on the heap, not on their stack.
+        Ok(Objects::new(Box::pin(access::client(ctx, self)).await?))
     }
 
     /// The masters of the job's cluster.

@@ -38,7 +38,8 @@ pub(crate) async fn client(ctx: &Ctx, world: &World) -> Result<Client, JobError>
         Err(missing) if !missing.answered => return Err(JobError::retry(missing)),
         Err(missing) => missing,
     };
-    match kept::open(ctx.store(), ctx.cluster(), world.identity.as_deref()).await {
+    let kept = kept::open(ctx.store(), ctx.cluster(), world.identity.as_deref());
+    match Box::pin(kept).await {
         Ok(kept) => {
             tracing::warn!("{missing}; the one that is kept sealed is used");
             Ok(through_masters(&kept.config, masters)?)

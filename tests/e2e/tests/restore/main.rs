@@ -2,6 +2,7 @@
 //! for one.
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
+mod again;
 mod cluster;
 mod world;
 

@@ -34,6 +34,10 @@ pub(crate) const DISK: &str = "pg/pg-db";
 const SERVICE: &str = "10.96.0.50";
 pub(crate) const SWITCH: &str = "values-switch.yaml";
 pub(crate) const ROWS: usize = 12;
+/// The rows that a backup has.
+pub(crate) const SAVED: usize = 6;
+/// The rows that were there at a moment which only the WAL knows.
+pub(crate) const EARLY: usize = 9;
 
 /// The world of a test.
 pub(crate) struct Scene {
@@ -44,6 +48,8 @@ pub(crate) struct Scene {
     pub(crate) system_id: u64,
     /// When the newest row was written.
     pub(crate) newest: Timestamp,
+    /// A moment between two rows that only the WAL has, and the row before it: the last one of [`EARLY`].
+    pub(crate) between: (Timestamp, Timestamp),
     identity: Arc<Identity>,
     operators: Option<Operators>,
     _server: Server,
@@ -55,7 +61,11 @@ impl Scene {
     pub(crate) async fn new() -> anyhow::Result<Self> {
         let lab = Lab::start().await?;
         let archives = Archives::default();
-        let (system_id, newest) = first_life(&lab, &archives).await?;
+        let Life {
+            system_id,
+            newest,
+            between,
+        } = first_life(&lab, &archives).await?;
 
         let worker = lab.worker().await?;
         let begun = lab.recover(&machines()).await?;
@@ -82,6 +92,7 @@ impl Scene {
             faults,
             system_id,
             newest,
+            between,
             identity: Arc::new(Identity::generate()),
             operators: Some(operators),
             _server: server,
@@ -273,8 +284,15 @@ fn machines() -> String {
     )
 }
 
-/// A database that is used, backed up, used on, and then gone; its system id and newest row.
-async fn first_life(lab: &Lab, archives: &Archives) -> anyhow::Result<(u64, Timestamp)> {
+/// What is known of a database that is gone.
+struct Life {
+    system_id: u64,
+    newest: Timestamp,
+    between: (Timestamp, Timestamp),
+}
+
+/// A database that is used, backed up, used on, and then gone.
+async fn first_life(lab: &Lab, archives: &Archives) -> anyhow::Result<Life> {
     let sim = KubeSim::start().await?;
     let disks = Disks::default();
     let percona = operator(lab, archives, &disks, &Faults::default())?;
@@ -288,25 +306,31 @@ async fn first_life(lab: &Lab, archives: &Archives) -> anyhow::Result<(u64, Time
         Ok(disks.get(DISK).running)
     })
     .await?;
-    let (system_id, half) = {
-        let disk = disks.get(DISK);
-        (disk.data().context("it runs")?.system_id, ROWS / 2)
-    };
+    let system_id = disks.get(DISK).data().context("it runs")?.system_id;
     // Rows before its first backup, and rows that only the WAL has.
-    // PostgreSQL keeps no nanoseconds.
-    let begin = Timestamp::from_second(Timestamp::now().as_second())?;
-    let begin = begin - SignedDuration::from_secs(60);
-    let mut newest = begin;
+    let mut newest = Timestamp::now() - SignedDuration::from_secs(60);
+    let mut between = (newest, newest);
     for row in 0..ROWS {
-        if row == half {
-            let info = "pgbackrest/repo1/backup/db/backup.info";
-            until("the first backup is there", async || {
-                let info = lab.sandbox.s3.object(info);
-                Ok(info.is_some_and(|info| String::from_utf8_lossy(&info).contains("backup-type")))
-            })
-            .await?;
-        }
-        newest = begin + SignedDuration::from_secs(i64::try_from(row)?);
+        newest = match row {
+            0..SAVED => newest + SignedDuration::from_secs(1),
+            SAVED => {
+                let info = "pgbackrest/repo1/backup/db/backup.info";
+                until("the first backup is there", async || {
+                    let info = lab.sandbox.s3.object(info);
+                    Ok(info
+                        .is_some_and(|info| String::from_utf8_lossy(&info).contains("backup-type")))
+                })
+                .await?;
+                next_second().await
+            }
+            EARLY => {
+                between = (next_second().await, newest);
+                next_second().await
+            }
+            _ => Timestamp::now(),
+        };
+        // PostgreSQL keeps no nanoseconds.
+        newest = Timestamp::from_microsecond(newest.as_microsecond())?;
         ensure!(
             disks.insert(DISK, "slr", "orders", newest),
             "the row was taken"
@@ -316,7 +340,20 @@ async fn first_life(lab: &Lab, archives: &Archives) -> anyhow::Result<(u64, Time
     let seen = operators.ticks() + 3;
     until("the WAL is archived", async || Ok(operators.ticks() > seen)).await?;
     operators.stop().await;
-    Ok((system_id, newest))
+    Ok(Life {
+        system_id,
+        newest,
+        between,
+    })
+}
+
+/// The moment when the next second has begun: backups and objects of the bucket know no less.
+async fn next_second() -> Timestamp {
+    let now = Timestamp::now().as_second();
+    while Timestamp::now().as_second() == now {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    Timestamp::now()
 }
 
 fn operator(

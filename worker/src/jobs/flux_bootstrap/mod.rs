@@ -68,7 +68,7 @@ pub async fn run(ctx: &Ctx) -> Result<Proven, JobError> {
         .step("components", || components::fetch(ctx, flux))
         .await?;
 
-    let _: kept::Outcome = ctx.step("kubeconfig", || kept::keep(ctx)).await?;
+    let _: kept::Outcome = ctx.step("kubeconfig", || Box::pin(kept::keep(ctx))).await?;
     let objects = ctx.world().kube(ctx).await?;
     let definitions: Vec<String> = ctx
         .step("foundation", || async {
