@@ -4,6 +4,7 @@
 
 mod again;
 mod cluster;
+mod real;
 mod world;
 
 use std::time::Duration;

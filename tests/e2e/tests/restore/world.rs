@@ -17,7 +17,7 @@ use jiff::{SignedDuration, Timestamp};
 use jobs::message::Job;
 use jobs::record::{DatabaseRecord, JobRecord, Status};
 use jobs::secrets::Identity;
-use sandbox::ca::Ca;
+use sandbox::ca::{Ca, Signed};
 use sandbox::kube_sim::KubeSim;
 use sandbox::operators::percona::{Archives, Faults, Percona, Settings, definitions};
 use sandbox::operators::{Controller, Operators, Pace};
@@ -31,7 +31,7 @@ use crate::cluster::{Releases, shop};
 
 pub(crate) const SOURCE: &str = "/pgbackrest/repo1";
 pub(crate) const DISK: &str = "pg/pg-db";
-const SERVICE: &str = "10.96.0.50";
+pub(crate) const SERVICE: &str = "10.96.0.50";
 pub(crate) const SWITCH: &str = "values-switch.yaml";
 pub(crate) const ROWS: usize = 12;
 /// The rows that a backup has.
@@ -50,6 +50,8 @@ pub(crate) struct Scene {
     pub(crate) newest: Timestamp,
     /// A moment between two rows that only the WAL has, and the row before it: the last one of [`EARLY`].
     pub(crate) between: (Timestamp, Timestamp),
+    /// What the database shows.
+    pub(crate) certificate: Signed,
     identity: Arc<Identity>,
     operators: Option<Operators>,
     _server: Server,
@@ -61,12 +63,17 @@ impl Scene {
     pub(crate) async fn new() -> anyhow::Result<Self> {
         let lab = Lab::start().await?;
         let archives = Archives::default();
+        let life = first_life(&lab, &archives).await?;
+        Self::after(lab, archives, life).await
+    }
+
+    /// The same after another life, of which nothing but the bucket is left.
+    pub(crate) async fn after(lab: Lab, archives: Archives, life: Life) -> anyhow::Result<Self> {
         let Life {
             system_id,
             newest,
             between,
-        } = first_life(&lab, &archives).await?;
-
+        } = life;
         let worker = lab.worker().await?;
         let begun = lab.recover(&machines()).await?;
         begun.finished(LONG).await?;
@@ -76,8 +83,8 @@ impl Scene {
                 .install_kubernetes(&["test-master-1"], &["test-cache-1"], "1.33.7")?;
         let (disks, faults) = (Disks::default(), Faults::default());
         let mut percona = operator(&lab, &archives, &disks, &faults)?;
-        let tls = Tls::new(&percona.certificate_of("pg", "pg-db")?)?;
-        let server = Server::start(&disks, DISK, tls).await?;
+        let certificate = percona.certificate_of("pg", "pg-db")?;
+        let server = Server::start(&disks, DISK, Tls::new(&certificate)?).await?;
         let postgres = SocketAddr::from((Ipv4Addr::LOCALHOST, server.port()));
         lab.hosts()
             .route(format!("{SERVICE}:5432").parse()?, postgres);
@@ -93,6 +100,7 @@ impl Scene {
             system_id,
             newest,
             between,
+            certificate,
             identity: Arc::new(Identity::generate()),
             operators: Some(operators),
             _server: server,
@@ -285,10 +293,10 @@ fn machines() -> String {
 }
 
 /// What is known of a database that is gone.
-struct Life {
-    system_id: u64,
-    newest: Timestamp,
-    between: (Timestamp, Timestamp),
+pub(crate) struct Life {
+    pub(crate) system_id: u64,
+    pub(crate) newest: Timestamp,
+    pub(crate) between: (Timestamp, Timestamp),
 }
 
 /// A database that is used, backed up, used on, and then gone.
