@@ -77,6 +77,11 @@ pub fn database(cluster: &ClusterName) -> Series {
     Series(format!("clusters/{cluster}/database/"))
 }
 
+/// `clusters/<cluster>/kubeconfig/`
+pub fn kubeconfig(cluster: &ClusterName) -> Series {
+    Series(format!("clusters/{cluster}/kubeconfig/"))
+}
+
 /// `clusters/<cluster>/releases/<application>/`
 pub fn release(cluster: &ClusterName, application: &ObjectName) -> Series {
     Series(format!("clusters/{cluster}/releases/{application}/"))

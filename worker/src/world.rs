@@ -1,13 +1,14 @@
 //! What jobs work on: the cloud, the network to the hosts, and the keys. Made once from the
 //! worker's settings; what is not set is an error only in the job that needs it.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use jobs::ids::ClusterName;
 use jobs::record::{LeftBehind, LoadBalancerRecord, NodeRecord};
 use jobs::secrets::Identity;
 use jobs::spec::Role;
@@ -18,7 +19,7 @@ use crate::cloud::clo::{Clo, CloError, Settle};
 use crate::cloud::yandex::{Yandex, YandexError};
 use crate::cluster::Cluster;
 use crate::engine::{Again, Ctx, JobError};
-use crate::kube::{Masters, Objects, administrator};
+use crate::kube::{Kubeconfig, Masters, Objects, access};
 use crate::net::Dialer;
 use crate::registries::Registries;
 use crate::ssh::keys::{KeyError, parse_public_key};
@@ -54,6 +55,8 @@ pub struct World {
     pub identity: Option<Arc<Identity>>,
     /// The way to the hosts.
     pub access: Access,
+    /// Kubeconfigs that this worker was given: it goes straight to their servers, and asks no master.
+    pub kubeconfigs: BTreeMap<ClusterName, Kubeconfig>,
     /// How long a create whose answer was lost is looked for.
     pub settle: Settle,
     /// The longest time between two looks at something that is being built.
@@ -135,10 +138,10 @@ impl World {
         self.connect(node, &target, Some(&through)).await
     }
 
-    /// The objects of the job's cluster, with the administrator's rights, through its masters.
+    /// The objects of the job's cluster, with the administrator's rights.
     pub async fn kube(&self, ctx: &Ctx) -> Result<Objects, JobError> {
-        let client = administrator(self.masters_of(ctx).await?).await?;
-        Ok(Objects::new(client))
+        // Ways to the API are long, and jobs have it open for all of their turn: on the heap, not on their stack.
+        Ok(Objects::new(Box::pin(access::client(ctx, self)).await?))
     }
 
     /// The masters of the job's cluster.

@@ -10,7 +10,9 @@ use jobs::message::{BackupKind, ImageTag, Restore, Until};
 use jobs::spec::Namespaced;
 use serde_json::{Map, Value};
 
-use super::Single;
+use worker::config::{IdentityArgs, StoreArgs};
+
+use super::{Cluster, Single};
 
 /// Where the objects that bootstrap Flux are.
 #[derive(Debug, Clone, Default, Args)]
@@ -27,6 +29,20 @@ pub(crate) struct FluxBootstrap {
     pub(crate) flux: FluxFolder,
     #[command(flatten)]
     pub(crate) single: Single,
+}
+
+/// Opens what a recovery sealed.
+#[derive(Debug, Args)]
+pub(crate) struct Kubeconfig {
+    /// Where it goes: a new file that only its owner reads, or `-` for standard output
+    #[arg(value_name = "FILE")]
+    pub(crate) file: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) cluster: Cluster,
+    #[command(flatten)]
+    pub(crate) identity: IdentityArgs,
+    #[command(flatten)]
+    pub(crate) store: StoreArgs,
 }
 
 /// Changes a switch.

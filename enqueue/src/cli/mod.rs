@@ -4,8 +4,8 @@ mod kubernetes;
 mod load;
 
 pub(crate) use kubernetes::{
-    BackupJob, FluxBootstrap, FluxFolder, PutSecret, Release, RestoreJob, Switch, WaitCertificates,
-    Wish, key,
+    BackupJob, FluxBootstrap, FluxFolder, Kubeconfig, PutSecret, Release, RestoreJob, Switch,
+    WaitCertificates, Wish, key,
 };
 pub(crate) use load::LoadJob;
 
@@ -121,6 +121,8 @@ pub(crate) enum Command {
     Purge(Purge),
     /// Make the key pair that secrets are sealed with: the private half for workers, into a file
     Keygen(Keygen),
+    /// Open a cluster's kubeconfig, which its recovery sealed to the workers' key
+    Kubeconfig(Kubeconfig),
     /// Print the completion script of a shell
     Completions(Completions),
     /// Print the JSON schema of cluster.yaml

@@ -8,6 +8,7 @@ mod doctor;
 mod flags;
 mod flux_bootstrap;
 mod keygen;
+mod kubeconfig;
 mod list;
 mod load_test;
 mod mirror_images;
@@ -80,6 +81,7 @@ pub(crate) async fn run(command: &Command, out: &mut Out) -> Result<ExitCode, Cl
         Command::Doctor(args) => doctor::run(args, out).await,
         Command::Purge(args) => purge::run(args, out).await,
         Command::Keygen(args) => keygen::run(args, out),
+        Command::Kubeconfig(args) => kubeconfig::run(args, out).await,
         Command::Completions(args) => Ok(completions::run(args, out)),
         Command::Schema => Ok(schema::run(out)),
     }

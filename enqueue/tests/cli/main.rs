@@ -8,6 +8,7 @@ mod control;
 mod here;
 mod images;
 mod input;
+mod kubeconfig;
 mod look;
 mod recover;
 mod secrets;

@@ -1,7 +1,7 @@
 //! What is known about a cluster's machines, beyond one recovery. These records outlive servers:
 //! a volume found again after a disaster is recognised by them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 
 use jiff::Timestamp;
@@ -159,6 +159,23 @@ pub struct RestoredDatabase {
     /// Its data were proven.
     #[serde(default)]
     pub proven: bool,
+}
+
+/// The administrator's kubeconfig of a cluster, which lies sealed among the inputs. It outlives the recovery that kept it:
+/// where no master gives its own away, a worker or a person with the identity opens this one.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KubeconfigRecord {
+    /// The digest of the ciphertext.
+    pub input: String,
+    /// Who can open it.
+    pub recipient: String,
+    /// Digests of the certificates of the authority that the API's own is verified with: by them a cluster is told
+    /// from another. They are no secret.
+    pub authorities: BTreeSet<String>,
+    /// When it was fetched from a master.
+    pub at: Timestamp,
+    /// The recovery that fetched it.
+    pub recovery: RecoveryId,
 }
 
 /// What a switch held before a recovery changed it, and which image a release brought: what `--rollback` goes

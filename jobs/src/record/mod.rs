@@ -11,8 +11,8 @@ mod status;
 mod why;
 
 pub use cluster::{
-    ActiveRecord, Address, DatabaseRecord, LbRule, LoadBalancerRecord, NodeRecord, Origin,
-    ReleaseRecord, RestoredDatabase, SpecRecord, VolumeRecord,
+    ActiveRecord, Address, DatabaseRecord, KubeconfigRecord, LbRule, LoadBalancerRecord,
+    NodeRecord, Origin, ReleaseRecord, RestoredDatabase, SpecRecord, VolumeRecord,
 };
 pub use job::{
     Change, Crashes, Failure, JobRecord, JobVersion, LeftBehind, Owner, Retry, StepRecord,

@@ -1,10 +1,13 @@
 #!/usr/bin/env bash
-# A real PostgreSQL with a real pgBackRest, for heavy_pgbackrest.rs. Each command starts what it needs and
+# A real PostgreSQL with a real pgBackRest, for heavy_pgbackrest.rs and restore/real.rs. Each command starts what it needs and
 # stops it again; the repository stays in $root/repo.
 #
-#   lab.sh ROOT make                    a stanza with three sets and rows after them; prints times
+#   lab.sh ROOT make                    a stanza with three sets and rows after them; prints times. With PASSWORD
+#                                       in the environment the superuser has one
 #   lab.sh ROOT info                    what pgBackRest says itself, as JSON
 #   lab.sh ROOT restore NAME OPTIONS    restores as the operator does and prints the rows
+#   lab.sh ROOT serve PORT              restores to the end and answers at 127.0.0.1:PORT by TLS, with $root/server.crt
+#                                       and server.key, until standard input ends; prints `ready`
 #   lab.sh ROOT promote                 a second timeline: restores with archiving on, and writes
 #   lab.sh ROOT upgrade                 an empty cluster takes over the stanza
 set -euo pipefail
@@ -41,6 +44,7 @@ unix_socket_directories = '$root'
 archive_mode = on
 archive_command = 'pgbackrest --stanza=db archive-push %p'
 restore_command = ''
+track_commit_timestamp = on
 fsync = off
 CONF
 }
@@ -74,6 +78,7 @@ CONF
     init
     start "$root/data"
     sql 'create table rows (name text)'
+    [ -z "${PASSWORD:-}" ] || sql "alter role postgres password '$PASSWORD'"
     pgbackrest --stanza=db stanza-create
     pgbackrest --stanza=db --type=full --annotation=percona.com/backup-name=first backup
     sql "insert into rows values ('before the last set')"
@@ -106,6 +111,28 @@ restore)
     done
     sql 'select name from rows order by name'
     stop "$root/$name"
+    ;;
+serve)
+    port=$1
+    install -d -m 700 "$root/served"
+    pgbackrest --stanza=db --pg1-path="$root/served" --delta restore --archive-mode=off
+    cat >>"$root/served/postgresql.conf" <<CONF
+listen_addresses = '127.0.0.1'
+port = $port
+ssl = on
+ssl_cert_file = '$root/server.crt'
+ssl_key_file = '$root/server.key'
+CONF
+    cat >"$root/served/pg_hba.conf" <<CONF
+local all all trust
+hostssl all postgres 127.0.0.1/32 scram-sha-256
+CONF
+    export PGPORT=$port
+    start "$root/served"
+    recovered
+    echo ready
+    cat >/dev/null
+    stop "$root/served"
     ;;
 promote)
     mv "$root/data" "$root/old"

@@ -6,6 +6,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::future::BoxFuture;
 use http::header::{ACCEPT, HOST, USER_AGENT};
 use http::{Request, Response};
 use hyper::body::Incoming;
@@ -153,7 +154,7 @@ impl fmt::Debug for Way {
 pub struct Open {
     sender: http1::SendRequest<String>,
     /// What moves the bytes; nothing when it has come to its end.
-    moving: Option<Pin<Box<dyn Future<Output = Result<(), hyper::Error>> + Send>>>,
+    moving: Option<BoxFuture<'static, Result<(), hyper::Error>>>,
 }
 
 impl Open {

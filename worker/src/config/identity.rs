@@ -29,7 +29,8 @@ pub struct IdentityArgs {
 }
 
 impl IdentityArgs {
-    pub(super) fn identity(&self) -> Result<Option<Arc<Identity>>, SettingError> {
+    /// The identity, when one is set.
+    pub fn identity(&self) -> Result<Option<Arc<Identity>>, SettingError> {
         let given = self.age_identity_file.clone();
         let given = given.filter(|path| !path.as_os_str().is_empty());
         let credential = || {

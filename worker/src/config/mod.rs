@@ -6,6 +6,7 @@
 mod cloud;
 mod hosts;
 mod identity;
+mod kube;
 mod queue;
 mod registries;
 mod secret;
@@ -16,6 +17,7 @@ mod yandex;
 pub use cloud::CloudArgs;
 pub use hosts::HostArgs;
 pub use identity::IdentityArgs;
+pub use kube::KubeArgs;
 pub use queue::QueueArgs;
 pub use registries::RegistryArgs;
 pub use store::StoreArgs;

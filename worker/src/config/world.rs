@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::{CloudArgs, HostArgs, IdentityArgs, RegistryArgs, SettingError, YandexArgs};
+use super::{CloudArgs, HostArgs, IdentityArgs, KubeArgs, RegistryArgs, SettingError, YandexArgs};
 use crate::world::World;
 
 /// What jobs work on.
@@ -20,6 +20,9 @@ pub struct WorldArgs {
     /// The hosts.
     #[command(flatten)]
     pub hosts: HostArgs,
+    /// The Kubernetes API.
+    #[command(flatten)]
+    pub kube: KubeArgs,
     /// The registries that images are mirrored from.
     #[command(flatten)]
     pub registries: RegistryArgs,
@@ -62,6 +65,7 @@ impl WorldArgs {
         world.ssh_key = ssh_key;
         world.identity = self.identity.identity()?;
         world.access = hosts.access();
+        world.kubeconfigs = self.kube.kubeconfigs()?;
         world.runner.clone_from(&self.runner);
         world.ca_file = self
             .ca_file

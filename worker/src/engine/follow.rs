@@ -86,7 +86,7 @@ impl Engine {
     ) -> Result<(), TurnError> {
         for job in self.finish_cancelled(recovery).await? {
             // It is due because all of its needs are settled.
-            for last in job.needs.last() {
+            if let Some(last) = job.needs.last() {
                 let message = self.message_for(recovery, job, &Call::after(last));
                 delivery.handle.publish(&message, Duration::ZERO).await?;
             }

@@ -49,7 +49,8 @@ pub fn direct(config: &Kubeconfig, dialer: Dialer) -> Result<Client, KubeError> 
 
 /// A client of the cluster that these masters are of, with the administrator's rights.
 pub async fn administrator(masters: Arc<dyn Masters>) -> Result<Client, JobError> {
-    let (config, first) = tunnel::fetch(masters.as_ref()).await?;
+    let fetched = tunnel::fetch(masters.as_ref()).await?;
+    let (config, first) = fetched.map_err(JobError::retry)?;
     Ok(tunnelled(&config, masters, first)?)
 }
 
@@ -61,7 +62,7 @@ pub fn through_masters(
     tunnelled(config, masters, 0)
 }
 
-fn tunnelled(
+pub(super) fn tunnelled(
     config: &Kubeconfig,
     masters: Arc<dyn Masters>,
     first: usize,

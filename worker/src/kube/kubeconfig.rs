@@ -4,6 +4,7 @@
 //! Only what stands in the text itself counts: no files of this machine, no programs to run, and
 //! never a server whose certificate is not checked.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 
@@ -28,6 +29,9 @@ const LARGEST: usize = 256 * 1024;
 
 /// What kubeadm calls every API server in its certificate, whatever its address is.
 const KUBEADM_NAME: &str = "kubernetes";
+
+/// Where the authority's certificates stand.
+const AUTHORITY: &str = "clusters.cluster.certificate-authority-data";
 
 /// Why a kubeconfig cannot be used. Never shows what is in it.
 #[derive(Debug, thiserror::Error)]
@@ -66,6 +70,8 @@ pub enum KubeconfigError {
 /// A server, its authority, and our credentials.
 #[derive(Clone)]
 pub struct Kubeconfig {
+    text: Secret,
+    authorities: BTreeSet<String>,
     server: Uri,
     server_name: Option<ServerName<'static>>,
     tls: Arc<ClientConfig>,
@@ -93,6 +99,16 @@ impl Kubeconfig {
             reason: "it is not text".to_owned(),
         })?;
         Self::parse(&text, &origin)
+    }
+
+    /// All of it, as it was read.
+    pub fn text(&self) -> &Secret {
+        &self.text
+    }
+
+    /// The digests of the certificates that the API's own is verified with.
+    pub fn authorities(&self) -> &BTreeSet<String> {
+        &self.authorities
     }
 
     /// Where the API is, as the cluster itself sees it.
@@ -136,30 +152,19 @@ impl Kubeconfig {
     pub fn with_token(
         server: &str,
         authority: &str,
-        token: Secret,
+        token: &Secret,
         origin: &str,
     ) -> Result<Self, KubeconfigError> {
-        let reader = Reader { origin };
-        let cluster = Cluster {
-            server: Some(server.to_owned()),
-            tls_server_name: None,
-            certificate_authority_data: Some(BASE64.encode(authority)),
-            insecure_skip_tls_verify: false,
-            proxy_url: None,
-        };
-        let user = User {
-            client_certificate_data: None,
-            client_key_data: None,
-            token: Some(token),
-            exec: None,
-            auth_provider: None,
-        };
-        Ok(Self {
-            server: reader.server(&cluster)?,
-            server_name: None,
-            tls: Arc::new(reader.tls(&cluster, &user)?),
-            token: user.token,
-        })
+        // JSON is YAML.
+        let text = serde_json::json!({
+            "apiVersion": "v1", "kind": "Config", "current-context": "it",
+            "contexts": [{"name": "it", "context": {"cluster": "it", "user": "it"}}],
+            "clusters": [{"name": "it", "cluster": {
+                "server": server, "certificate-authority-data": BASE64.encode(authority),
+            }}],
+            "users": [{"name": "it", "user": {"token": token.reveal()}}],
+        });
+        Self::parse(&text.to_string(), origin)
     }
 }
 
@@ -182,10 +187,13 @@ impl Reader<'_> {
         let file = self.file(text)?;
         let (cluster, user) = self.current(&file)?;
         let server = self.server(cluster)?;
+        let authority = self.authority(cluster)?;
         Ok(Kubeconfig {
+            text: Secret::new(text),
+            authorities: authority.iter().map(|it| jobs::digest(it)).collect(),
             server,
             server_name: self.server_name(cluster)?,
-            tls: Arc::new(self.tls(cluster, user)?),
+            tls: Arc::new(self.tls(authority, user)?),
             token: user.token.clone(),
         })
     }
@@ -254,13 +262,23 @@ impl Reader<'_> {
         Ok(Some(parsed))
     }
 
-    fn tls(&self, cluster: &Cluster, user: &User) -> Result<ClientConfig, KubeconfigError> {
-        let what = "clusters.cluster.certificate-authority-data";
-        let authority = cluster.certificate_authority_data.as_deref();
+    fn authority(
+        &self,
+        cluster: &Cluster,
+    ) -> Result<Vec<CertificateDer<'static>>, KubeconfigError> {
+        let data = cluster.certificate_authority_data.as_deref();
+        self.certificates(AUTHORITY, data)
+    }
+
+    fn tls(
+        &self,
+        authority: Vec<CertificateDer<'static>>,
+        user: &User,
+    ) -> Result<ClientConfig, KubeconfigError> {
         let mut roots = RootCertStore::empty();
-        for certificate in self.certificates(what, authority)? {
+        for certificate in authority {
             let added = roots.add(certificate);
-            added.map_err(|error| self.bad(what, error))?;
+            added.map_err(|error| self.bad(AUTHORITY, error))?;
         }
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let tls = ClientConfig::builder_with_provider(provider)
@@ -453,7 +471,7 @@ users:
     fn parts_that_do_not_come_in_one_file_make_one() {
         let pem = String::from_utf8(BASE64.decode(&PAIR.0).unwrap()).unwrap();
         let of = |server: &str, pem: &str| {
-            Kubeconfig::with_token(server, pem, Secret::new("t1.hunter2"), "a test")
+            Kubeconfig::with_token(server, pem, &Secret::new("t1.hunter2"), "a test")
         };
         let config = of("https://203.0.113.7", &pem).unwrap();
         assert_eq!((config.host(), config.port()), ("203.0.113.7", 443));

@@ -11,8 +11,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
-use super::connect::ConnectError;
-use super::kubeconfig::{Kubeconfig, KubeconfigError};
+use super::connect::{ConnectError, chain};
+use super::kubeconfig::{ADMIN_CONF, Kubeconfig, KubeconfigError};
 use crate::engine::JobError;
 use crate::net::Dialer;
 use crate::ssh::{Ssh, SshError};
@@ -141,30 +141,44 @@ impl Tunnels {
     }
 }
 
-/// The administrator's kubeconfig, from the first master that has it, and that master's place.
-pub(super) async fn fetch(masters: &dyn Masters) -> Result<(Kubeconfig, usize), JobError> {
-    let mut last = JobError::fatal("fetch the kubeconfig: the cluster has no master");
+/// No master gave its kubeconfig away; another time one may.
+#[derive(Debug, thiserror::Error)]
+#[error("fetch {ADMIN_CONF}: {}", if tried.is_empty() { "the cluster has no master".to_owned() } else { tried.join("; ") })]
+pub struct NoKubeconfig {
+    /// The masters, and what each one said.
+    pub tried: Vec<String>,
+    /// Whether one of them let us in: then its API may answer, too.
+    pub answered: bool,
+}
+
+/// The administrator's kubeconfig, from the first master that has it, and that master's place. The inner error is one
+/// after which another way may be tried.
+pub(super) async fn fetch(
+    masters: &dyn Masters,
+) -> Result<Result<(Kubeconfig, usize), NoKubeconfig>, JobError> {
+    let (mut tried, mut answered) = (Vec::new(), false);
     for (place, name) in masters.names().iter().enumerate() {
         let ssh = match masters.ssh(place).await {
             Ok(ssh) => ssh,
             Err(error) => {
                 let silent = unreachable(error)?;
-                last = JobError::from(silent).while_doing(format!("log in to {name}"));
+                tried.push(format!("{name}: {}", chain(&silent)));
                 continue;
             }
         };
         match Kubeconfig::fetch(&ssh).await {
-            Ok(config) => return Ok((config, place)),
+            Ok(config) => return Ok(Ok((config, place))),
             // It may be there on a master that joined earlier.
             Err(KubeconfigError::Fetch(error))
                 if error.is_unreachable() || error.is_command_failure() =>
             {
-                last = KubeconfigError::Fetch(error).into();
+                answered |= error.is_command_failure();
+                tried.push(format!("{name}: {}", chain(&error)));
             }
             Err(error) => return Err(error.into()),
         }
     }
-    Err(last)
+    Ok(Err(NoKubeconfig { tried, answered }))
 }
 
 /// The SSH error that means "this master does not answer"; anything else is the job's.

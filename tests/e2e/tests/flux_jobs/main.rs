@@ -1,6 +1,7 @@
 //! The jobs that hand a cluster to Flux and change what runs on it, on the real tree.
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
+mod kubeconfig;
 mod world;
 
 use std::collections::BTreeMap;

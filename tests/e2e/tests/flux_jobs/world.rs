@@ -22,6 +22,7 @@ use sandbox::operators::{Controller, Operators, Pace, Tick};
 use serde_json::{Value, json};
 use worker::kube::{Kubeconfig, direct};
 use worker::net::Dialer;
+use worker::world::World;
 
 pub(crate) const VERSION: &str = "2.9.4";
 pub(crate) const TOKEN: &str = "token-of-the-repository";
@@ -153,11 +154,31 @@ impl Scene {
         ]
     }
 
-    async fn worker(&self) -> anyhow::Result<Worker> {
+    /// What a worker works on.
+    pub(crate) fn world(&self) -> anyhow::Result<World> {
         let mut world = self.lab.world()?;
         world.identity = Some(Arc::clone(&self.identity));
+        Ok(world)
+    }
+
+    async fn worker(&self, world: World) -> anyhow::Result<Worker> {
         let store = self.lab.sandbox.store().await?;
         Worker::start(store, self.lab.queue.clone(), world, quick())
+    }
+
+    /// Runs one job by a worker with a world of its own, until it ends in one way or the other.
+    pub(crate) async fn ends(&self, job: Job, world: World) -> anyhow::Result<JobRecord> {
+        let name = job.name().to_string();
+        let begun = self.begin(&self.spec(), job, &self.secrets()).await?;
+        let worker = self.worker(world).await?;
+        let ends = [Status::Succeeded, Status::Failed, Status::NeedsApproval];
+        let record = begun.reaches(&name, &ends, LONG).await;
+        let record = record.with_context(|| self.operators.errors())?;
+        if record.status == Status::Succeeded {
+            begun.finished(LONG).await?;
+        }
+        worker.stop().await?;
+        Ok(record)
     }
 
     /// Begins a recovery of one job. Its inputs are there before a worker sees it.
@@ -173,7 +194,7 @@ impl Scene {
     pub(crate) async fn done(&self, job: Job) -> anyhow::Result<JobRecord> {
         let name = job.name().to_string();
         let begun = self.begin(&self.spec(), job, &self.secrets()).await?;
-        let worker = self.worker().await?;
+        let worker = self.worker(self.world()?).await?;
         let finished = begun.finished(LONG).await;
         finished.with_context(|| self.operators.errors())?;
         worker.stop().await?;
@@ -194,7 +215,7 @@ impl Scene {
     ) -> anyhow::Result<String> {
         let name = job.name().to_string();
         let begun = self.begin(spec, job, given).await?;
-        let worker = self.worker().await?;
+        let worker = self.worker(self.world()?).await?;
         let stuck = [Status::Failed, Status::NeedsApproval];
         let record = begun.reaches(&name, &stuck, LONG).await;
         let record = record.with_context(|| self.operators.errors())?;
@@ -206,7 +227,7 @@ impl Scene {
     pub(crate) async fn waits(&self, job: Job, what: &str) -> anyhow::Result<()> {
         let name = job.name().to_string();
         let begun = self.begin(&self.spec(), job, &self.secrets()).await?;
-        let worker = self.worker().await?;
+        let worker = self.worker(self.world()?).await?;
         until(what, async || {
             let waits = begun.record(&name).await?.map(|record| record.waits);
             let waits = waits.unwrap_or_default();

@@ -15,10 +15,13 @@ use tokio::net::TcpListener;
 
 use crate::world::{DISK, SWITCH, cluster_object};
 
-/// helm-controller, as far as switches go: without its switch a release says so and makes nothing.
+/// helm-controller, as far as switches go: without its switch a release says so and makes nothing. What somebody
+/// deletes it makes again only when its values change, or when it is forced.
 #[derive(Debug)]
 pub(crate) struct Releases {
     base: Value,
+    /// The values and the last force that the database was written with.
+    written: Option<(String, String)>,
 }
 
 #[async_trait]
@@ -42,10 +45,11 @@ impl Controller for Releases {
 impl Releases {
     /// Git's values of the database are these.
     pub(crate) fn new(base: Value) -> Self {
-        Self { base }
+        let written = None;
+        Self { base, written }
     }
 
-    async fn release(&self, tick: &Tick, release: &Value) -> anyhow::Result<()> {
+    async fn release(&mut self, tick: &Tick, release: &Value) -> anyhow::Result<()> {
         let text = |at: &str| {
             let found = release.pointer(at).and_then(Value::as_str);
             found.unwrap_or_default().to_owned()
@@ -64,7 +68,9 @@ impl Releases {
             None => json!({"type": "Ready", "status": "False", "reason": "ValuesError",
                 "message": format!("could not find ConfigMap '{namespace}/{switch}'")}),
             Some(values) => {
-                if name == "pg-db" {
+                let force = text("/metadata/annotations/reconcile.fluxcd.io~1forceAt");
+                let now = Some((values.to_owned(), force));
+                if name == "pg-db" && self.written != now {
                     let mut spec = self.base.as_object().cloned().unwrap_or_default();
                     let values: Value = serde_json::from_str(values)?;
                     let values = values.as_object().cloned().unwrap_or_default();
@@ -73,6 +79,7 @@ impl Releases {
                     tick.cluster
                         .apply("helm", &cluster_object(spec.into()))
                         .await?;
+                    self.written = now;
                 }
                 json!({"type": "Ready", "status": "True", "reason": "UpgradeSucceeded", "message": "done"})
             }

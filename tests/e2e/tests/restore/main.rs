@@ -2,7 +2,9 @@
 //! for one.
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
+mod again;
 mod cluster;
+mod real;
 mod world;
 
 use std::time::Duration;

@@ -17,7 +17,7 @@ use jiff::{SignedDuration, Timestamp};
 use jobs::message::Job;
 use jobs::record::{DatabaseRecord, JobRecord, Status};
 use jobs::secrets::Identity;
-use sandbox::ca::Ca;
+use sandbox::ca::{Ca, Signed};
 use sandbox::kube_sim::KubeSim;
 use sandbox::operators::percona::{Archives, Faults, Percona, Settings, definitions};
 use sandbox::operators::{Controller, Operators, Pace};
@@ -31,9 +31,13 @@ use crate::cluster::{Releases, shop};
 
 pub(crate) const SOURCE: &str = "/pgbackrest/repo1";
 pub(crate) const DISK: &str = "pg/pg-db";
-const SERVICE: &str = "10.96.0.50";
+pub(crate) const SERVICE: &str = "10.96.0.50";
 pub(crate) const SWITCH: &str = "values-switch.yaml";
 pub(crate) const ROWS: usize = 12;
+/// The rows that a backup has.
+pub(crate) const SAVED: usize = 6;
+/// The rows that were there at a moment which only the WAL knows.
+pub(crate) const EARLY: usize = 9;
 
 /// The world of a test.
 pub(crate) struct Scene {
@@ -44,6 +48,10 @@ pub(crate) struct Scene {
     pub(crate) system_id: u64,
     /// When the newest row was written.
     pub(crate) newest: Timestamp,
+    /// A moment between two rows that only the WAL has, and the row before it: the last one of [`EARLY`].
+    pub(crate) between: (Timestamp, Timestamp),
+    /// What the database shows.
+    pub(crate) certificate: Signed,
     identity: Arc<Identity>,
     operators: Option<Operators>,
     _server: Server,
@@ -55,8 +63,17 @@ impl Scene {
     pub(crate) async fn new() -> anyhow::Result<Self> {
         let lab = Lab::start().await?;
         let archives = Archives::default();
-        let (system_id, newest) = first_life(&lab, &archives).await?;
+        let life = first_life(&lab, &archives).await?;
+        Self::after(lab, archives, life).await
+    }
 
+    /// The same after another life, of which nothing but the bucket is left.
+    pub(crate) async fn after(lab: Lab, archives: Archives, life: Life) -> anyhow::Result<Self> {
+        let Life {
+            system_id,
+            newest,
+            between,
+        } = life;
         let worker = lab.worker().await?;
         let begun = lab.recover(&machines()).await?;
         begun.finished(LONG).await?;
@@ -66,8 +83,8 @@ impl Scene {
                 .install_kubernetes(&["test-master-1"], &["test-cache-1"], "1.33.7")?;
         let (disks, faults) = (Disks::default(), Faults::default());
         let mut percona = operator(&lab, &archives, &disks, &faults)?;
-        let tls = Tls::new(&percona.certificate_of("pg", "pg-db")?)?;
-        let server = Server::start(&disks, DISK, tls).await?;
+        let certificate = percona.certificate_of("pg", "pg-db")?;
+        let server = Server::start(&disks, DISK, Tls::new(&certificate)?).await?;
         let postgres = SocketAddr::from((Ipv4Addr::LOCALHOST, server.port()));
         lab.hosts()
             .route(format!("{SERVICE}:5432").parse()?, postgres);
@@ -82,6 +99,8 @@ impl Scene {
             faults,
             system_id,
             newest,
+            between,
+            certificate,
             identity: Arc::new(Identity::generate()),
             operators: Some(operators),
             _server: server,
@@ -273,8 +292,15 @@ fn machines() -> String {
     )
 }
 
-/// A database that is used, backed up, used on, and then gone; its system id and newest row.
-async fn first_life(lab: &Lab, archives: &Archives) -> anyhow::Result<(u64, Timestamp)> {
+/// What is known of a database that is gone.
+pub(crate) struct Life {
+    pub(crate) system_id: u64,
+    pub(crate) newest: Timestamp,
+    pub(crate) between: (Timestamp, Timestamp),
+}
+
+/// A database that is used, backed up, used on, and then gone.
+async fn first_life(lab: &Lab, archives: &Archives) -> anyhow::Result<Life> {
     let sim = KubeSim::start().await?;
     let disks = Disks::default();
     let percona = operator(lab, archives, &disks, &Faults::default())?;
@@ -288,25 +314,31 @@ async fn first_life(lab: &Lab, archives: &Archives) -> anyhow::Result<(u64, Time
         Ok(disks.get(DISK).running)
     })
     .await?;
-    let (system_id, half) = {
-        let disk = disks.get(DISK);
-        (disk.data().context("it runs")?.system_id, ROWS / 2)
-    };
+    let system_id = disks.get(DISK).data().context("it runs")?.system_id;
     // Rows before its first backup, and rows that only the WAL has.
-    // PostgreSQL keeps no nanoseconds.
-    let begin = Timestamp::from_second(Timestamp::now().as_second())?;
-    let begin = begin - SignedDuration::from_secs(60);
-    let mut newest = begin;
+    let mut newest = Timestamp::now() - SignedDuration::from_secs(60);
+    let mut between = (newest, newest);
     for row in 0..ROWS {
-        if row == half {
-            let info = "pgbackrest/repo1/backup/db/backup.info";
-            until("the first backup is there", async || {
-                let info = lab.sandbox.s3.object(info);
-                Ok(info.is_some_and(|info| String::from_utf8_lossy(&info).contains("backup-type")))
-            })
-            .await?;
-        }
-        newest = begin + SignedDuration::from_secs(i64::try_from(row)?);
+        newest = match row {
+            0..SAVED => newest + SignedDuration::from_secs(1),
+            SAVED => {
+                let info = "pgbackrest/repo1/backup/db/backup.info";
+                until("the first backup is there", async || {
+                    let info = lab.sandbox.s3.object(info);
+                    Ok(info
+                        .is_some_and(|info| String::from_utf8_lossy(&info).contains("backup-type")))
+                })
+                .await?;
+                next_second().await
+            }
+            EARLY => {
+                between = (next_second().await, newest);
+                next_second().await
+            }
+            _ => Timestamp::now(),
+        };
+        // PostgreSQL keeps no nanoseconds.
+        newest = Timestamp::from_microsecond(newest.as_microsecond())?;
         ensure!(
             disks.insert(DISK, "slr", "orders", newest),
             "the row was taken"
@@ -316,7 +348,20 @@ async fn first_life(lab: &Lab, archives: &Archives) -> anyhow::Result<(u64, Time
     let seen = operators.ticks() + 3;
     until("the WAL is archived", async || Ok(operators.ticks() > seen)).await?;
     operators.stop().await;
-    Ok((system_id, newest))
+    Ok(Life {
+        system_id,
+        newest,
+        between,
+    })
+}
+
+/// The moment when the next second has begun: backups and objects of the bucket know no less.
+async fn next_second() -> Timestamp {
+    let now = Timestamp::now().as_second();
+    while Timestamp::now().as_second() == now {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    Timestamp::now()
 }
 
 fn operator(

@@ -9,6 +9,7 @@ use super::refusal::Refusal;
 use super::select::{Selector, read_token, token};
 use super::store::{Key, Object, State};
 use super::write;
+use crate::operators::percona::LOG;
 
 /// The version that it says it is.
 const VERSION: (&str, &str, &str) = ("1", "33", "v1.33.7");
@@ -287,10 +288,12 @@ fn log(state: &State, kind: &Kind, target: &Target, call: &Call) -> Result<Answe
             return Err(Refusal::bad_request(why));
         }
     };
-    let Some(text) = state
+    // What a controller that plays the kubelet as well writes down (`operators::percona::LOG`).
+    let noted = pod.body["metadata"]["annotations"][LOG].as_str();
+    let said = state
         .logs
-        .get(&(namespace, name.clone(), container.clone()))
-    else {
+        .get(&(namespace, name.clone(), container.clone()));
+    let Some(text) = said.map(String::as_str).or(noted) else {
         if pod.body["status"]["phase"] == "Pending" {
             let why = format!(
                 "container {container:?} in pod {name:?} is waiting to start: ContainerCreating"

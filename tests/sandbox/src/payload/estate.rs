@@ -194,7 +194,7 @@ async fn first_life(sandbox: &Sandbox, archives: &Archives) -> anyhow::Result<Ti
         "metadata": {"namespace": "pg", "name": "pg-db"}, "spec": spec});
     until("a kind is served", || sim.put(cluster.clone()).is_ok()).await?;
     let percona: Box<dyn Controller> = Box::new(Percona::new(settings, Faults::default()));
-    let operators = Operators::start(super::client(&sim)?, super::pace(), vec![percona]);
+    let operators = Operators::start(super::client(&sim)?, super::crew::pace(), vec![percona]);
 
     until("the first database runs", || disks.get(DISK).running).await?;
     let begin = Timestamp::now() - SignedDuration::from_secs(60);

@@ -6,9 +6,9 @@
 //! they see objects in the Kubernetes API and in the bucket.
 
 mod bucket;
+mod crew;
 mod estate;
 
-use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -18,19 +18,13 @@ use tokio::task::JoinHandle;
 use worker::kube::{Kubeconfig, direct};
 use worker::net::Dialer;
 
-use self::estate::DISK;
-use crate::ca::Ca;
 use crate::hosts::simulated::{Service, SimulatedHosts};
 use crate::kube_sim::KubeSim;
-use crate::operators::app::{App, AppFaults, AppSettings};
-use crate::operators::cert_manager::CertManager;
-use crate::operators::kubelet::Kubelet;
-use crate::operators::percona::{Archives, Faults, Percona, Settings};
-use crate::operators::{Controller, Operators, Pace, flux};
-use crate::postgres::{Data, Disks, Server, Tls};
+use crate::operators::app::AppFaults;
 use crate::world::Sandbox;
 
 pub use bucket::OverHttp;
+pub use crew::{Crew, Surroundings};
 pub use estate::{Estate, ROWS};
 
 /// The address of the database inside the cluster.
@@ -53,20 +47,7 @@ pub struct Payload {
 #[derive(Debug)]
 struct Running {
     sim: Arc<KubeSim>,
-    disks: Disks,
-    operators: Operators,
-    _server: Server,
-    _shop: App,
-}
-
-/// What a payload needs of its world, to be started whenever a cluster stands.
-#[derive(Debug, Clone)]
-struct Surroundings {
-    hosts: SimulatedHosts,
-    bucket: OverHttp,
-    archives: Archives,
-    flux: flux::Settings,
-    shop: AppFaults,
+    crew: Crew,
 }
 
 impl Payload {
@@ -77,22 +58,10 @@ impl Payload {
     pub fn follow(sandbox: &Sandbox, estate: &Estate) -> anyhow::Result<Self> {
         let hosts = sandbox.simulated.clone();
         let hosts = hosts.context("the payload runs on in-process hosts only")?;
-        let sealed = estate.sealed.clone();
-        let (access, secret) = (sandbox.s3.access_key(), sandbox.s3.secret_key());
-        let shop = AppFaults::default();
-        let around = Surroundings {
-            hosts,
-            bucket: OverHttp::by_any_name(sandbox),
-            archives: estate.archives.clone(),
-            flux: flux::Settings::new(
-                flux::Login::new("git", &estate.token),
-                flux::Login::new(access, secret),
-                Arc::new(move |_| Some(sealed.clone())),
-            ),
-            shop: shop.clone(),
-        };
+        let around = Surroundings::new(sandbox, estate);
+        let shop = around.shop.clone();
         let running = Arc::default();
-        let task = tokio::spawn(follow(around, Arc::clone(&running)));
+        let task = tokio::spawn(follow(around, hosts, Arc::clone(&running)));
         Ok(Self {
             running,
             shop,
@@ -107,18 +76,18 @@ impl Payload {
 
     /// The rows of the database that runs now, if one does.
     pub fn rows(&self) -> Option<usize> {
-        self.look(|running| running.disks.get(DISK).data().map(Data::rows))?
+        self.look(|running| running.crew.rows())?
     }
 
     /// How often a living database was written over.
     pub fn destroyed(&self) -> u32 {
-        let destroyed = self.look(|running| running.disks.get(DISK).destroyed);
+        let destroyed = self.look(|running| running.crew.destroyed());
         destroyed.unwrap_or_default()
     }
 
     /// What operators could not do in their last tick, a line each.
     pub fn errors(&self) -> String {
-        self.look(|running| running.operators.errors())
+        self.look(|running| running.crew.errors())
             .unwrap_or_default()
     }
 
@@ -139,10 +108,10 @@ impl Drop for Payload {
     }
 }
 
-async fn follow(around: Surroundings, running: Arc<Mutex<Option<Running>>>) {
+async fn follow(around: Surroundings, hosts: SimulatedHosts, running: Arc<Mutex<Option<Running>>>) {
     loop {
         tokio::time::sleep(LOOK).await;
-        let newest = around.hosts.kubes().pop();
+        let newest = hosts.kubes().pop();
         let known = {
             let running = running.lock().unwrap_or_else(PoisonError::into_inner);
             running.as_ref().map(|running| Arc::clone(&running.sim))
@@ -157,7 +126,7 @@ async fn follow(around: Surroundings, running: Arc<Mutex<Option<Running>>>) {
         }
         let next = match newest {
             None => None,
-            Some(sim) => match around.start(sim).await {
+            Some(sim) => match begin(&around, &hosts, sim).await {
                 Ok(next) => Some(next),
                 Err(error) => {
                     tracing::warn!("the payload does not start: {error:#}");
@@ -169,57 +138,17 @@ async fn follow(around: Surroundings, running: Arc<Mutex<Option<Running>>>) {
     }
 }
 
-impl Surroundings {
-    async fn start(&self, sim: Arc<KubeSim>) -> anyhow::Result<Running> {
-        let disks = Disks::default();
-        let mut percona = Percona::new(
-            Settings {
-                disks: disks.clone(),
-                archives: self.archives.clone(),
-                bucket: Arc::new(self.bucket.clone()),
-                ca: Ca::new("postgres-operator-ca")?,
-                taints: vec![(
-                    "postgresqltaint".into(),
-                    "yestaint".into(),
-                    "NoSchedule".into(),
-                )],
-                addresses: [("pg/pg-db-ha".to_owned(), PRIMARY.to_owned())].into(),
-            },
-            Faults::default(),
-        );
-        let tls = Tls::new(&percona.certificate_of("pg", "pg-db")?)?;
-        let server = Server::start(&disks, DISK, tls).await?;
-        let postgres = SocketAddr::from((Ipv4Addr::LOCALHOST, server.port()));
-        self.hosts
-            .route(format!("{PRIMARY}:5432").parse()?, postgres);
-
-        let client = client(&sim)?;
-        let database = {
-            let disks = disks.clone();
-            Arc::new(move || {
-                let rows = disks.get(DISK).data().map(Data::rows);
-                rows.map(|rows| format!("{rows} rows"))
-            })
-        };
-        let storefront = AppSettings::storefront(database);
-        let shop = App::with_faults(client.clone(), storefront, self.shop.clone()).await?;
-        for web in WEB {
-            self.hosts.listen(web, HTTP, Service::At(shop.address()));
-        }
-        let mut controllers: Vec<Box<dyn Controller>> = flux::controllers(&self.flux);
-        controllers.push(Box::new(Kubelet::default()));
-        controllers.push(Box::new(percona));
-        let authority = Ca::new("the sandbox's Let's Encrypt")?;
-        controllers.push(Box::new(CertManager::new(authority, Default::default())));
-        let operators = Operators::start(client, pace(), controllers);
-        Ok(Running {
-            sim,
-            disks,
-            operators,
-            _server: server,
-            _shop: shop,
-        })
+async fn begin(
+    around: &Surroundings,
+    hosts: &SimulatedHosts,
+    sim: Arc<KubeSim>,
+) -> anyhow::Result<Running> {
+    let crew = around.begin(client(&sim)?, PRIMARY).await?;
+    hosts.route(format!("{PRIMARY}:5432").parse()?, crew.database());
+    for web in WEB {
+        hosts.listen(web, HTTP, Service::At(crew.shop()));
     }
+    Ok(Running { sim, crew })
 }
 
 /// A client that goes straight to the API, as pods do.
@@ -227,11 +156,4 @@ fn client(sim: &KubeSim) -> anyhow::Result<Client> {
     sim.listen()?;
     let config = Kubeconfig::parse(&sim.direct_conf()?, "the sandbox")?;
     Ok(direct(&config, Dialer::direct())?)
-}
-
-fn pace() -> Pace {
-    Pace {
-        every: Duration::from_millis(50),
-        ..Pace::default()
-    }
 }

@@ -2,12 +2,13 @@
 //!
 //! Before anything is applied, a file of the secrets' bucket must open with the age key (`canary`): with a wrong one
 //! Flux would stand still half-way. Then Flux' own components, by digest (`components`), the Secrets that it
-//! reads first (`secrets`), and the objects of `flux/<cluster>`. It is done when everything that can become ready is
-//! ready (`tree`): what waits for a switch is `restore`'s business, and only named.
+//! reads first (`secrets`), and the objects of `flux/<cluster>`. The cluster's kubeconfig is kept on the way (`kubeconfig`).
+//! It is done when everything that can become ready is ready (`tree`): what waits for a switch is `restore`'s business, and
+//! only named.
 //!
 //! ```text
-//! canary ─→ components ─→ foundation (namespace, kinds) ─→ secrets ─→ definitions ─→ rest ─→ controllers
-//!        ─→ objects ─→ sources ─→ tree ─→ proof
+//! canary ─→ components ─→ kubeconfig ─→ foundation (namespace, kinds) ─→ secrets ─→ definitions ─→ rest
+//!        ─→ controllers ─→ objects ─→ sources ─→ tree ─→ proof
 //! ```
 
 mod canary;
@@ -23,7 +24,7 @@ use serde_json::{Value, json};
 
 use super::switch::patience;
 use crate::engine::{Ctx, JobError, Poll, Proof, Proven};
-use crate::kube::{Force, Look, Manifest, Object, Objects, pods, wait};
+use crate::kube::{Force, Look, Manifest, Object, Objects, kept, pods, wait};
 use crate::pinned::Pinned;
 use crate::sealed;
 use tree::{Standing, Switches};
@@ -32,6 +33,7 @@ use tree::{Standing, Switches};
 pub const STEPS: &[&str] = &[
     "canary",
     "components",
+    "kubeconfig",
     "foundation",
     "secrets",
     "definitions",
@@ -66,6 +68,7 @@ pub async fn run(ctx: &Ctx) -> Result<Proven, JobError> {
         .step("components", || components::fetch(ctx, flux))
         .await?;
 
+    let _: kept::Outcome = ctx.step("kubeconfig", || Box::pin(kept::keep(ctx))).await?;
     let objects = ctx.world().kube(ctx).await?;
     let definitions: Vec<String> = ctx
         .step("foundation", || async {

@@ -177,10 +177,11 @@ fn presentable(log: &str, secrets: &[&str]) -> Option<String> {
 /// What is said when the restore has failed.
 pub(super) fn failed(database: &Database, reason: &str, log: Option<String>) -> String {
     let log = log.map_or_else(String::new, |log| format!("; its log: {log}"));
+    let (namespace, cluster) = (&database.namespace, &database.cluster);
+    // The operator makes no other PerconaPGRestore while one is there, of whichever cluster it tells.
     format!(
-        "{reason}{log}; when its cause is gone, delete {PERCONA} {}/{}, which holds no data of its own yet, and \
-         `rekindle retry`",
-        database.namespace, database.cluster
+        "{reason}{log}; when its cause is gone, delete {PERCONA} {namespace}/{cluster}, which holds no data of its own \
+         yet, with its claims, and PerconaPGRestore {namespace}/{cluster}-bootstrap, then `rekindle retry`"
     )
 }
 

@@ -51,7 +51,7 @@ impl Cluster {
             return Err(JobError::retry(text));
         };
         let token = yandex.token().await?;
-        let config = Kubeconfig::with_token(&server, &authority, token, "Yandex Cloud")?;
+        let config = Kubeconfig::with_token(&server, &authority, &token, "Yandex Cloud")?;
         let client = kube::direct(&config, Dialer::direct())?;
         Ok(Objects::new(client))
     }
