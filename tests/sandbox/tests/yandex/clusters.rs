@@ -3,14 +3,13 @@
 use sandbox::yandex::{Kind, Status, YandexOptions};
 use serde_json::{Value, json};
 
-use crate::world::{
-    CLUSTERS, NETWORKS, NODE_GROUPS, SUBNETS, World, quick, refused, slow, with, world,
-};
+use crate::world::{CLUSTERS, NETWORKS, NODE_GROUPS, SUBNETS, World, quick, refused, with, world};
 
 #[tokio::test]
 async fn a_cluster_is_provisioning_and_then_running_with_an_endpoint() {
-    let w = World::new(slow()).await;
+    let w = world().await;
     let (network, subnet) = w.network().await;
+    w.sim.hold(true);
     let (_, operation) = w.post(CLUSTERS, &w.cluster_body(&network, &subnet)).await;
     let id = operation["metadata"]["clusterId"].as_str().unwrap();
     let path = format!("{CLUSTERS}/{id}");
@@ -18,6 +17,7 @@ async fn a_cluster_is_provisioning_and_then_running_with_an_endpoint() {
     assert_eq!(seen["status"], "PROVISIONING");
     assert_eq!(seen["master"].get("endpoints"), None);
     assert_eq!(seen["labels"]["rekindle-until"], "1790000000");
+    w.sim.hold(false);
     let done = w.done(&operation).await;
     let (_, seen) = w.get(&path).await;
     assert_eq!(seen["status"], "RUNNING");
@@ -237,20 +237,23 @@ async fn a_cluster_that_is_being_made_is_not_deleted_unless_that_is_allowed() {
     for refused in [true, false] {
         let w = World::new(YandexOptions {
             busy_is_refused: refused,
-            ..slow()
+            ..quick()
         })
         .await;
         let (network, subnet) = w.network().await;
+        w.sim.hold(true);
         let (_, create) = w.post(CLUSTERS, &w.cluster_body(&network, &subnet)).await;
         let id = create["metadata"]["clusterId"].as_str().unwrap();
         let (status, delete) = w.delete(CLUSTERS, id).await;
         if refused {
             assert_eq!((status, &delete["code"]), (400, &json!(9)), "{delete}");
+            w.sim.hold(false);
             w.done(&create).await;
             w.remove(CLUSTERS, id).await;
         } else {
             assert_eq!(status, 200, "{delete}");
             w.is(id, Status::Deleting).await;
+            w.sim.hold(false);
             assert_eq!(w.done(&create).await["error"]["code"], 10);
             assert_eq!(w.done(&delete).await.get("error"), None::<&Value>);
         }
@@ -262,8 +265,9 @@ async fn a_cluster_that_is_being_made_is_not_deleted_unless_that_is_allowed() {
 
 #[tokio::test]
 async fn a_cluster_that_is_being_deleted_says_so_and_takes_no_second_delete() {
-    let w = World::new(slow()).await;
+    let w = world().await;
     let (_, subnet, cluster) = w.cluster().await;
+    w.sim.hold(true);
     let (_, operation) = w.delete(CLUSTERS, &cluster).await;
     let (_, seen) = w.get(&format!("{CLUSTERS}/{cluster}")).await;
     assert_eq!(seen["status"], "DELETING");
@@ -272,6 +276,7 @@ async fn a_cluster_that_is_being_deleted_says_so_and_takes_no_second_delete() {
     let body = w.node_group_body(&cluster, &subnet);
     let (status, error) = w.post(NODE_GROUPS, &body).await;
     assert_eq!((status, &error["code"]), (400, &json!(9)), "{error}");
+    w.sim.hold(false);
     let done = w.done(&operation).await;
     assert_eq!(
         done["response"]["@type"],

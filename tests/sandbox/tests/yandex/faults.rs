@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use reqwest::Method;
-use sandbox::yandex::YandexFault;
+use sandbox::yandex::{Thing, YandexFault};
 use serde_json::json;
 
 use crate::world::{NETWORKS, World, world};
@@ -64,6 +64,8 @@ async fn a_fault_after_the_effect_spoils_only_the_answer() {
     let request = w.request(Method::POST, NETWORKS).json(&body);
     let lost = request.timeout(Duration::from_millis(500)).send().await;
     assert!(lost.unwrap_err().is_timeout());
+    let third = |things: &[Thing]| things.iter().filter(|thing| !thing.stranger).count() == 3;
+    w.sim.wait_until("the effect", third).await;
     faults.add(post().delay(Duration::from_millis(20)));
     assert_eq!(w.post(NETWORKS, &body).await.0, 200);
     assert_eq!(w.sim.ours().len(), 4);

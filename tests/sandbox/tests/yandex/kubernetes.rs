@@ -98,20 +98,30 @@ async fn without_the_role_a_token_is_known_and_may_do_nothing() {
 }
 
 #[tokio::test]
-async fn nodes_come_with_their_group_and_are_ready_later() {
+async fn nodes_of_a_group_that_runs_need_not_be_ready() {
     let w = World::new(YandexOptions {
-        node_time: Duration::from_secs(3),
+        node_time: Duration::from_hours(100),
         ..quick()
     })
     .await;
     let (_, subnet, cluster) = w.cluster().await;
     let inside = objects(&w, &cluster).await;
+    w.make(NODE_GROUPS, &w.node_group_body(&cluster, &subnet))
+        .await;
+    let nodes = nodes_until(&inside, |nodes| nodes.len() == 2).await;
+    assert!(!nodes.iter().any(ready));
+}
+
+#[tokio::test]
+async fn nodes_come_and_go_with_their_group() {
+    let w = world().await;
+    let (_, subnet, cluster) = w.cluster().await;
+    let inside = objects(&w, &cluster).await;
     let group = w
         .make(NODE_GROUPS, &w.node_group_body(&cluster, &subnet))
         .await;
-    let nodes = nodes_until(&inside, |nodes| nodes.len() == 2).await;
-    assert!(!nodes.iter().any(ready), "RUNNING is not Ready");
-    let nodes = nodes_until(&inside, |nodes| nodes.iter().all(ready)).await;
+    let all_ready = |nodes: &[Value]| nodes.len() == 2 && nodes.iter().all(ready);
+    let nodes = nodes_until(&inside, all_ready).await;
     let mut names = Vec::new();
     for node in &nodes {
         let labels = &node["metadata"]["labels"];

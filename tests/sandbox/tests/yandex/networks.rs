@@ -3,7 +3,7 @@
 use sandbox::yandex::{Kind, YandexOptions};
 use serde_json::{Value, json};
 
-use crate::world::{NETWORKS, SUBNETS, World, quick, refused, slow, world};
+use crate::world::{NETWORKS, SUBNETS, World, quick, refused, world};
 
 #[tokio::test]
 async fn a_network_and_its_subnet_look_as_they_do_there() {
@@ -121,12 +121,14 @@ async fn what_is_in_use_is_not_deleted() {
 
 #[tokio::test]
 async fn nobody_builds_in_a_network_that_is_still_being_made() {
-    let w = World::new(slow()).await;
+    let w = world().await;
+    w.sim.hold(true);
     let (_, operation) = w.post(NETWORKS, &w.network_body("rekindle-net")).await;
     let network = operation["metadata"]["networkId"].as_str().unwrap();
     let body = w.subnet_body(network, "10.1.0.0/24");
     let (status, error) = w.post(SUBNETS, &body).await;
     assert_eq!((status, &error["code"]), (400, &json!(9)), "{error}");
+    w.sim.hold(false);
     w.done(&operation).await;
     w.make(SUBNETS, &body).await;
 }

@@ -3,7 +3,7 @@
 use sandbox::yandex::{YandexOptions, YandexSim};
 use serde_json::{Value, json};
 
-use crate::world::{CLUSTERS, NODE_GROUPS, SUBNETS, World, quick, refused, slow, with, world};
+use crate::world::{CLUSTERS, NODE_GROUPS, SUBNETS, World, quick, refused, with, world};
 
 #[tokio::test]
 async fn a_node_group_shows_its_numbers_as_texts() {
@@ -126,13 +126,15 @@ async fn a_node_group_with_a_slip_of_the_pen_is_refused() {
 
 #[tokio::test]
 async fn a_node_group_wants_a_cluster_that_runs() {
-    let w = World::new(slow()).await;
+    let w = world().await;
     let (network, subnet) = w.network().await;
+    w.sim.hold(true);
     let (_, operation) = w.post(CLUSTERS, &w.cluster_body(&network, &subnet)).await;
     let cluster = operation["metadata"]["clusterId"].as_str().unwrap();
     let body = w.node_group_body(cluster, &subnet);
     let (status, error) = w.post(NODE_GROUPS, &body).await;
     assert_eq!((status, &error["code"]), (400, &json!(9)), "{error}");
+    w.sim.hold(false);
     w.done(&operation).await;
     // Two of them side by side.
     let other = with(body.clone(), "/name", Some(json!("rekindle-system")));
@@ -148,15 +150,17 @@ async fn a_node_group_wants_a_cluster_that_runs() {
 async fn a_cluster_may_make_its_node_groups_one_by_one() {
     let w = World::new(YandexOptions {
         groups_one_by_one: true,
-        ..slow()
+        ..quick()
     })
     .await;
     let (_, subnet, cluster) = w.cluster().await;
+    w.sim.hold(true);
     let body = w.node_group_body(&cluster, &subnet);
     let other = with(body.clone(), "/name", Some(json!("rekindle-system")));
     let (_, first) = w.post(NODE_GROUPS, &body).await;
     let (status, error) = w.post(NODE_GROUPS, &other).await;
     assert_eq!((status, &error["code"]), (400, &json!(9)), "{error}");
+    w.sim.hold(false);
     w.done(&first).await;
     w.make(NODE_GROUPS, &other).await;
     w.assert_healthy();

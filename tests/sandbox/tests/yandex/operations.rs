@@ -4,11 +4,12 @@ use reqwest::Method;
 use sandbox::yandex::{Code, Kind, Status, YandexFault};
 use serde_json::{Value, json};
 
-use crate::world::{CLUSTERS, NETWORKS, World, slow, world};
+use crate::world::{CLUSTERS, NETWORKS, World, world};
 
 #[tokio::test]
 async fn an_operation_is_open_and_then_done() {
-    let w = World::new(slow()).await;
+    let w = world().await;
+    w.sim.hold(true);
     let (_, begun) = w.post(NETWORKS, &w.network_body("rekindle-net")).await;
     assert_eq!(begun.get("done"), None, "false is left out");
     assert_eq!(begun.get("response"), None);
@@ -18,6 +19,7 @@ async fn an_operation_is_open_and_then_done() {
         "type.googleapis.com/yandex.cloud.vpc.v1.CreateNetworkMetadata"
     );
     let id = begun["metadata"]["networkId"].as_str().unwrap();
+    w.sim.hold(false);
     let done = w.done(&begun).await;
     assert_eq!(done["id"], begun["id"]);
     assert_eq!(done["response"]["id"], id);
@@ -136,8 +138,9 @@ async fn an_operation_may_fail_at_its_end() {
 
 #[tokio::test]
 async fn an_error_may_show_before_the_operation_is_done() {
-    let w = World::new(slow()).await;
+    let w = world().await;
     let (network, subnet) = w.network().await;
+    w.sim.hold(true);
     let rolls_back = YandexFault::on("POST", CLUSTERS).rolls_back(Code::Internal, "no masters");
     w.sim.faults().add(rolls_back);
     let (_, operation) = w.post(CLUSTERS, &w.cluster_body(&network, &subnet)).await;
@@ -151,6 +154,7 @@ async fn an_error_may_show_before_the_operation_is_done() {
     );
     let (_, seen) = w.get(&format!("{CLUSTERS}/{id}")).await;
     assert_eq!(seen["status"], "DELETING");
+    w.sim.hold(false);
     let done = w.done(&operation).await;
     assert_eq!(done["error"]["message"], "no masters");
     assert_eq!(w.get(&format!("{CLUSTERS}/{id}")).await.0, 404);

@@ -27,16 +27,6 @@ pub(crate) fn quick() -> YandexOptions {
     }
 }
 
-/// Times that are long enough to look at what is going on.
-pub(crate) fn slow() -> YandexOptions {
-    YandexOptions {
-        network_time: Duration::from_millis(300),
-        cluster_time: Duration::from_millis(500),
-        node_group_time: Duration::from_millis(500),
-        ..YandexOptions::default()
-    }
-}
-
 pub(crate) async fn world() -> World {
     World::new(quick()).await
 }
