@@ -27,6 +27,9 @@ pub(super) async fn run(inner: Arc<Inner>, operation: String, ending: Ending) {
         return;
     };
     sleep(time(&inner, of.kind)).await;
+    if !matches!(ending, Ending::RollsBack(..)) {
+        inner.let_go().await;
+    }
     let outcome = match ending {
         Ending::Stuck => return,
         Ending::Well => match of.verb {
@@ -44,6 +47,7 @@ pub(super) async fn run(inner: Arc<Inner>, operation: String, ending: Ending) {
         Ending::RollsBack(code, message) => {
             show_error(&inner, &of, (code, message.clone()));
             sleep(time(&inner, of.kind)).await;
+            inner.let_go().await;
             take_back(&inner, &of);
             Err((code, message))
         }
@@ -54,6 +58,7 @@ pub(super) async fn run(inner: Arc<Inner>, operation: String, ending: Ending) {
     if is_made && of.kind == Kind::NodeGroup {
         kubernetes::show_nodes(&inner, &of.subject, false);
         sleep(inner.options.node_time.mul_f64(inner.options.pace)).await;
+        inner.let_go().await;
         kubernetes::show_nodes(&inner, &of.subject, true);
     }
 }

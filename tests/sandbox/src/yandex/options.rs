@@ -42,6 +42,8 @@ pub struct YandexOptions {
     /// Whether a change of something that another operation still works on is refused. Otherwise a delete
     /// ends the other operation. The documentation does not say; a client must cope with both.
     pub busy_is_refused: bool,
+    /// Whether a cluster makes its node groups one after the other, and refuses one while it makes another.
+    pub groups_one_by_one: bool,
     /// Whether the holder of a token is an administrator of the clusters; otherwise the Kubernetes API
     /// knows them and lets them do nothing.
     pub administrator: bool,
@@ -74,6 +76,7 @@ impl Default for YandexOptions {
             versions: ["1.31", "1.32", "1.33"].map(str::to_owned).to_vec(),
             unique_networks: false,
             busy_is_refused: true,
+            groups_one_by_one: false,
             administrator: true,
             max_networks: None,
             max_clusters: None,

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -77,6 +78,7 @@ impl YandexSim {
             faults: YandexFaults::default(),
             world: Mutex::new(world),
             clusters: Mutex::default(),
+            held: watch::Sender::new(false),
             tap: Mutex::default(),
             kube_tap: Mutex::default(),
             log: Mutex::default(),
@@ -148,6 +150,12 @@ impl YandexSim {
     /// The switchboard of faults.
     pub fn faults(&self) -> &YandexFaults {
         &self.inner.faults
+    }
+
+    /// Lets no operation end, and no node get ready, or lets them again: what is under way stays so for as
+    /// long as a test wants to look at it.
+    pub fn hold(&self, held: bool) {
+        self.inner.held.send_replace(held);
     }
 
     /// Puts a tap on all calls of the cloud, or takes it off. It hears what [`super::call_name`] calls them.
@@ -262,6 +270,7 @@ pub(super) struct Inner {
     pub(super) faults: YandexFaults,
     world: Mutex<World>,
     clusters: Mutex<BTreeMap<String, Api>>,
+    held: watch::Sender<bool>,
     tap: Mutex<Option<Arc<dyn Tap>>>,
     kube_tap: Mutex<Option<Arc<dyn Tap>>>,
     log: Mutex<Vec<Asked>>,
@@ -306,6 +315,13 @@ impl Inner {
         self.tasks.spawn(async move {
             stop.run_until_cancelled_owned(work).await;
         });
+    }
+
+    /// Waits until operations may end.
+    pub(super) async fn let_go(&self) {
+        let mut held = self.held.subscribe();
+        // The sender lives in self, so that waiting cannot fail.
+        let _ = held.wait_for(|held| !held).await;
     }
 
     pub(super) fn note(&self, asked: Asked) {

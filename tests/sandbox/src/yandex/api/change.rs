@@ -31,7 +31,7 @@ pub(super) fn create(inner: &Arc<Inner>, call: &Call, kind: Kind) -> Result<Valu
             Kind::Network => network::create(inner, world, &call.body),
             Kind::Subnet => network::create_subnet(inner, world, &call.body),
             Kind::Cluster => cluster::create(inner, world, &call.body),
-            Kind::NodeGroup => node_group::create(world, &call.body),
+            Kind::NodeGroup => node_group::create(inner, world, &call.body),
         }?;
         let id = world.add(thing);
         Ok(world.begin(Verb::Create, kind, &id))

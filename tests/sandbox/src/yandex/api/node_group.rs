@@ -6,6 +6,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::super::refusal::Refusal;
+use super::super::sim::Inner;
 use super::super::world::{Kind, Status, Thing, World, new_id};
 use super::existing;
 use super::given::{Int64, camel, check_common, read, required, unique};
@@ -127,7 +128,7 @@ struct Taint {
     effect: String,
 }
 
-pub(super) fn create(world: &World, body: &Value) -> Result<Thing, Refusal> {
+pub(super) fn create(inner: &Inner, world: &World, body: &Value) -> Result<Thing, Refusal> {
     let given: NodeGroup = read(body)?;
     let cluster = required("clusterId", &given.cluster_id)?;
     check_common(
@@ -146,6 +147,10 @@ pub(super) fn create(world: &World, body: &Value) -> Result<Thing, Refusal> {
     let cluster = existing(world, Kind::Cluster, cluster)?;
     if cluster.status != Status::Running {
         let why = format!("Cluster {} is {}", cluster.id, cluster.status.as_str());
+        return Err(Refusal::precondition(why));
+    }
+    if inner.options.groups_one_by_one && world.is_busy(&cluster.id) {
+        let why = format!("Cluster {} has another operation in progress", cluster.id);
         return Err(Refusal::precondition(why));
     }
     let version = version(cluster, &given.version)?;

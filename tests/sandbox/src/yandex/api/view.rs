@@ -66,16 +66,16 @@ pub(super) fn operation(account: &str, operation: &Operation) -> Value {
     shown
 }
 
-/// The same without what is empty, false or 0, and with numbers as texts.
+/// The same without what is empty, false or 0, and with numbers as texts. A message that is there and
+/// has nothing in it stays: it says something.
 pub(super) fn bare(value: &Value) -> Value {
     match value {
         Value::Object(fields) => {
             let kept = fields.iter().filter_map(|(key, value)| {
-                let value = match MAPS.contains(&key.as_str()) {
-                    true => value.clone(),
-                    false => bare(value),
-                };
-                (!is_empty(&value)).then(|| (key.clone(), value))
+                let is_map = MAPS.contains(&key.as_str());
+                let value = if is_map { value.clone() } else { bare(value) };
+                let nothing = is_map && value.as_object().is_some_and(Map::is_empty);
+                (!nothing && !is_empty(&value)).then(|| (key.clone(), value))
             });
             Value::Object(kept.collect::<Map<_, _>>())
         }
@@ -92,7 +92,7 @@ fn is_empty(value: &Value) -> bool {
         Value::Number(number) => number.as_i64() == Some(0),
         Value::String(text) => text.is_empty(),
         Value::Array(items) => items.is_empty(),
-        Value::Object(fields) => fields.is_empty(),
+        Value::Object(_) => false,
     }
 }
 
@@ -109,11 +109,11 @@ mod tests {
     fn what_is_empty_is_left_out_and_numbers_are_texts() {
         let value = json!({
             "size": 4_294_967_296_u64, "zero": 0, "no": false, "yes": true, "text": "",
-            "list": [], "of": [{"cores": 2, "gpus": 0}], "empty": {"in": {}},
-            "labels": {"role": "", "n": "1"},
+            "list": [], "of": [{"cores": 2, "gpus": 0}], "there": {"no": false},
+            "labels": {"role": "", "n": "1"}, "metadata": {},
         });
         let expected = json!({
-            "size": "4294967296", "yes": true, "of": [{"cores": "2"}],
+            "size": "4294967296", "yes": true, "of": [{"cores": "2"}], "there": {},
             "labels": {"role": "", "n": "1"},
         });
         assert_eq!(bare(&value), expected);
