@@ -7,7 +7,8 @@
 //! process alike, and one that goes away for a while is normal life.
 //!
 //! [`flux`] has Flux' three, [`kubelet`] makes pods of Deployments and StatefulSets, and [`app`] is the application as
-//! its visitors see it. What goes wrong is set by tests ([`Faults`]) and goes on until it is cleared.
+//! its visitors see it; [`k6`] loads it, usually from another cluster. What goes wrong is set by tests ([`Faults`]) and
+//! goes on until it is cleared.
 //!
 //! Time is logical. A tick stands for some seconds ([`Pace`]), and every interval, timeout and back-off is counted in
 //! ticks: tests wait for conditions, not for the clock.

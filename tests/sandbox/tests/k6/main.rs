@@ -415,3 +415,36 @@ async fn who_is_told_to_end_says_what_it_has_done_so_far() {
     assert_eq!(Lab::count(&summary, "http_reqs", "count"), 1);
     assert!(summary["metrics"].get("iterations").is_none());
 }
+
+#[tokio::test]
+async fn a_runner_ends_with_whoever_started_it_while_it_waits_and_while_it_makes_load() {
+    use std::process::Stdio;
+    use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+    for paused in [true, false] {
+        let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_k6-stand-in"));
+        command.args(["run", "/test/test.js"]);
+        if paused {
+            command.arg("--paused");
+        }
+        let variables = [
+            ("TARGET", "http://127.0.0.1:1/"),
+            ("VUS", "1"),
+            ("ITERATIONS", "2"),
+            ("SANDBOX_TROUBLE", "slow:3600000"),
+        ];
+        command.env_clear().envs(variables).kill_on_drop(true);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut child = command.stderr(Stdio::null()).spawn().unwrap();
+        let mut input = child.stdin.take().unwrap();
+        let files = json!({ "/test/test.js": "export default function () {}" });
+        let line = format!("{files}\n");
+        input.write_all(line.as_bytes()).await.unwrap();
+        let mut out = BufReader::new(child.stdout.take().unwrap()).lines();
+        assert_eq!(out.next_line().await.unwrap().unwrap(), "sandbox: ready");
+        assert_eq!(child.try_wait().unwrap(), None);
+        // As when the sandbox is killed: nobody holds the other end any more.
+        drop(input);
+        let ended = tokio::time::timeout(Duration::from_secs(60), child.wait()).await;
+        assert_eq!(ended.unwrap().unwrap().code(), Some(137), "{paused}");
+    }
+}

@@ -10,8 +10,8 @@
 //! output is the Pod's log, its exit code the container's, and it lives no longer than its Pod or this operator.
 //!
 //! Simplified: the Job controller, the scheduler and the kubelet are played here too; the scheduler knows taints, labels
-//! and anti-affinity, but no resources; scripts are in ConfigMaps; a runner's port 6565 is its standard input; init
-//! containers, probes, Grafana Cloud and PrivateLoadZones are not played.
+//! and anti-affinity, but no resources, and where the API has no Node every Pod waits; scripts are in ConfigMaps; a
+//! runner's port 6565 is its standard input; init containers, probes, Grafana Cloud and PrivateLoadZones are not played.
 
 mod definitions;
 mod environment;
@@ -51,7 +51,7 @@ pub const DEPLOYMENT: &str = "k6-operator-controller-manager";
 /// What the operator finds around it.
 #[derive(Debug, Clone)]
 pub struct K6Settings {
-    /// The program that runs in place of k6: our `k6-stand-in`.
+    /// The program that runs in place of k6: our `k6-stand-in`, which is built beside `sandbox`.
     pub program: PathBuf,
     /// The API that it works on: logs go there by a back door, as those of kubelets do.
     pub api: Arc<KubeSim>,
@@ -124,7 +124,9 @@ impl K6 {
         Self { settings, running }
     }
 
-    /// Runs one, and beside it the kubelet that plays its own Deployment.
+    /// Runs one, and beside it the kubelet that plays its own Deployment: with
+    /// [`Fault::NeverAvailable`](super::Fault::NeverAvailable) of `k6-operator-system/k6-operator-controller-manager` the
+    /// operator is not there.
     pub fn start(client: Client, settings: K6Settings) -> Operators {
         let pace = settings.pace;
         let controllers: Vec<Box<dyn Controller>> =

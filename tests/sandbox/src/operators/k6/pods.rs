@@ -84,20 +84,14 @@ impl K6 {
             "Running" => self.runs(tick, pod, role).await,
             "Succeeded" => over(tick, job, true).await,
             "Failed" => over(tick, job, false).await,
-            _ => self.pending(tick, pod, role, pods).await,
+            _ => self.pending(tick, pod, role).await,
         }
     }
 
     /// A Pod that does not run yet.
-    async fn pending(
-        &mut self,
-        tick: &Tick,
-        pod: &Value,
-        role: Role,
-        pods: &[Value],
-    ) -> anyhow::Result<()> {
+    async fn pending(&mut self, tick: &Tick, pod: &Value, role: Role) -> anyhow::Result<()> {
         if text(pod, "/spec/nodeName").is_empty() {
-            return self.schedule(tick, pod, role, pods).await;
+            return self.schedule(tick, pod, role).await;
         }
         if let Some(process) = self.running.get_mut(uid(pod)) {
             if let Some(code) = process.ended()? {
@@ -138,16 +132,12 @@ impl K6 {
         }
     }
 
-    async fn schedule(
-        &self,
-        tick: &Tick,
-        pod: &Value,
-        role: Role,
-        pods: &[Value],
-    ) -> anyhow::Result<()> {
+    async fn schedule(&self, tick: &Tick, pod: &Value, role: Role) -> anyhow::Result<()> {
         let nodes = tick.cluster.list("v1", "Node").await?;
+        // Another one may just have got its node.
+        let pods = tick.cluster.list("v1", "Pod").await?;
         let found = match self.is_set(role, Fault::NeverScheduled) {
-            false => node_for(pod, &nodes, pods),
+            false => node_for(pod, &nodes, &pods),
             true => {
                 let all = nodes.len();
                 Err(format!(
