@@ -17,6 +17,7 @@ pub mod app;
 pub mod cert_manager;
 mod faults;
 pub mod flux;
+pub mod k6;
 pub mod kubelet;
 mod manager;
 pub mod percona;
