@@ -1,7 +1,7 @@
 //! The default run: one recovery by the real `rekindle`, in this process, and a look at the result.
 //!
 //! On in-process hosts it goes all the way, from nothing but the bucket to an application that answers with its
-//! data. On real ones it ends with the machines: there Kubernetes would want an image of hundreds of megabytes.
+//! data and bears a thousand visitors. On real ones it ends with the machines: there Kubernetes would want an image of hundreds of megabytes.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -12,7 +12,7 @@ use anyhow::{Context, ensure};
 use comfy_table::{Table, presets};
 use jobs::ids::ClusterName;
 use jobs::keys;
-use jobs::record::{NodeRecord, VolumeRecord};
+use jobs::record::{NodeRecord, Summary, VolumeRecord};
 use jobs::secrets::Identity;
 use sandbox::clo::{ServerStatus, VolumeStatus};
 use sandbox::payload::{Estate, Payload, ROWS};
@@ -24,6 +24,8 @@ use worker::ssh::HostExt;
 /// The reference cluster's machines.
 const MACHINES: &str = include_str!("../../../deploy/examples/cluster.yaml");
 const CLUSTER: &str = "test";
+/// Virtual users of the load test at the end.
+const VISITORS: u32 = 1000;
 
 /// Runs it, and takes the world down whatever happens.
 pub(crate) async fn run(options: Options, disaster: bool) -> anyhow::Result<()> {
@@ -100,7 +102,7 @@ impl Whole {
         line(
             "A database lives, is backed up into the bucket, is used on, and is lost with its cluster …\n",
         );
-        let estate = Estate::leave(sandbox).await?;
+        let estate = Estate::leave(sandbox).await?.with_virtual_users(VISITORS);
         let payload = Payload::follow(sandbox, &estate)?;
         line(
             "Kubernetes, Flux, Percona's operator, PostgreSQL and the shop are played by small stand-ins: an API server,\n\
@@ -299,6 +301,7 @@ async fn check(sandbox: &Sandbox, whole: Option<&Whole>) -> anyhow::Result<Value
     );
     if let Some(whole) = whole {
         check_data(&whole.payload, &report)?;
+        check_load(&report)?;
     }
     Ok(report)
 }
@@ -323,6 +326,31 @@ fn check_data(payload: &Payload, report: &Value) -> anyhow::Result<()> {
     ensure!(
         available("slr", "slr-api") && available("dsf", "dsf"),
         "the applications should be thawed"
+    );
+    Ok(())
+}
+
+/// The last proof: what the load test says of the shop.
+fn check_load(report: &Value) -> anyhow::Result<()> {
+    let mut proofs = report["proofs"].as_array().into_iter().flatten();
+    let proof = proofs
+        .find(|proof| proof["job"] == "load-test")
+        .context("the load test should have a proof")?;
+    let total = &proof["result"]["observed"]["total"];
+    let total: Summary = serde_json::from_value(total.clone()).context("the load test's total")?;
+    let passed = proof["result"]["holds"] == true;
+    line(&format!(
+        "Load test {}: {} requests of {VISITORS} virtual users in {:.1} s, {:.0} a second; p95 {:.0} ms; error rate {:.2} %",
+        if passed { "passed" } else { "failed" },
+        total.requests,
+        total.duration_ms / 1000.0,
+        total.rate().unwrap_or_default(),
+        total.latency.p95,
+        100.0 * total.error_rate().unwrap_or_default(),
+    ));
+    ensure!(
+        passed && total.iterations == 5 * u64::from(VISITORS),
+        "every virtual user should have visited the shop 5 times"
     );
     Ok(())
 }

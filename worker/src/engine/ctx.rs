@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use jobs::ids::{ClusterName, JobName, RecoveryId, StepKey};
 use jobs::plan::Plan;
-use jobs::record::JobRecord;
+use jobs::record::{JobRecord, WaitRecord};
 use jobs::spec::ClusterSpec;
 use jobs::store::Store;
 use serde::de::DeserializeOwned;
@@ -294,6 +294,26 @@ impl Ctx {
                 () = tokio::time::sleep(pause) => {}
             }
         }
+    }
+
+    /// How far a step is, from inside of it: for one that takes many minutes and cannot be a wait, since what it does
+    /// lives in this process. It shows like a wait in `rekindle status`. Fails as soon as the recovery is known to be
+    /// cancelled; a shutdown or a pause lets a step finish, as always.
+    pub async fn still(&self, key: &StepKey, since: Instant, seen: String) -> Result<(), JobError> {
+        let flags = self.inner.flags.now(&self.inner.store).await?;
+        if flags.cancelled.is_some() {
+            return Err(JobError::interrupted(Interrupt::Cancelled));
+        }
+        let record = WaitRecord {
+            waited_ms: u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX),
+            polls: 0,
+            seen,
+        };
+        self.inner
+            .recorder
+            .wait(key.clone(), record)
+            .await
+            .map_err(lost)
     }
 
     /// Takes an independent look at the world and records it. A proof that does not hold fails the

@@ -1,10 +1,21 @@
-//! Load tests: what runners counted, put together and judged. Pure.
+//! Load tests: what runners counted, put together and judged; and a small runner of our own.
+//!
+//! A result is judged twice: whether its numbers can be trusted at all (`trust`), and whether the application bore the
+//! load (`verdict`). What cannot be trusted is no result, however good it looks. Both are pure, as is `tally`, which
+//! counts what the virtual users of `users` see.
 
+mod files;
 pub mod k6;
+mod merge;
+mod tally;
+mod trust;
+pub mod users;
+mod verdict;
 
-use jobs::record::{LoadResult, Runner};
 use jobs::spec::{Driver, Thresholds};
-use serde_json::Value;
+
+pub use merge::merge;
+pub use verdict::{expected, observed, result, why};
 
 /// What a test was to do.
 #[derive(Debug, Clone)]
@@ -23,32 +34,12 @@ pub struct Asked<'a> {
     pub thresholds: &'a Thresholds,
 }
 
-/// Puts the runners' summaries together and judges them.
-pub fn result(asked: Asked<'_>, runners: Vec<Runner>) -> LoadResult {
-    LoadResult {
-        run: asked.run,
-        driver: asked.driver,
-        target: asked.target,
-        virtual_users: asked.virtual_users,
-        iterations: asked.iterations,
-        runners,
-        total: None,
-        thresholds: vec![],
-        invalid: vec!["SEAM: not built yet".into()],
+impl Asked<'_> {
+    /// Iterations of all virtual users together.
+    fn iterations_in_all(&self) -> u64 {
+        u64::from(self.virtual_users) * u64::from(self.iterations)
     }
 }
 
-/// Why a result is not a pass, for people: first why it is not valid, then which thresholds did not hold.
-pub fn why(result: &LoadResult) -> String {
-    result.invalid.join("; ")
-}
-
-/// The thresholds, as a proof expects them.
-pub fn expected(_result: &LoadResult) -> Value {
-    Value::Null
-}
-
-/// The thresholds, as a proof observed them.
-pub fn observed(_result: &LoadResult) -> Value {
-    Value::Null
-}
+#[cfg(test)]
+mod tests;

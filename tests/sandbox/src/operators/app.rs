@@ -1,22 +1,28 @@
 //! The application as its visitors see it: an HTTP server on the loopback that answers as the pods in the cluster would.
 //!
-//! It looks at the cluster with each request. It answers 200 only while every Deployment that it stands for is available
-//! and the database is up; its body then names the tag that runs and the marker of the data. Otherwise it is 503, as a
-//! gateway without a backend says: a frozen application has no Deployment.
+//! Every answer comes from a look at the cluster that began after its request; requests that come during a look share
+//! the next one. It is 200 only while every Deployment that it stands for is available and the database is up; its body
+//! then names the tag that runs and the marker of the data. Otherwise it is 503, as a gateway without a backend says: a
+//! frozen application has no Deployment. [`AppFaults`] make it slow, or fail some requests.
 
 use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use anyhow::Context;
 use axum::Router;
 use axum::extract::State;
 use axum::http::StatusCode;
+use hyper::server::conn::http1;
+use hyper_util::rt::TokioIo;
+use hyper_util::service::TowerToHyperService;
 use kube::Client;
 use serde_json::Value;
 use tokio::net::TcpListener;
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, JoinSet};
+use tokio::time::Instant;
 
 use super::api::{Cluster, namespace};
 use super::kubelet::tag;
@@ -56,7 +62,44 @@ impl fmt::Debug for AppSettings {
     }
 }
 
-/// A running application. It ends when this is dropped.
+/// What is wrong with an application. Clones share it.
+#[derive(Debug, Clone, Default)]
+pub struct AppFaults(Arc<Mutex<Faults>>);
+
+#[derive(Debug, Default)]
+struct Faults {
+    slow: Duration,
+    failing: f64,
+    /// Adds up the share of each request: those at which it passes the next whole number fail.
+    sum: f64,
+}
+
+impl AppFaults {
+    /// Every answer takes this much longer.
+    pub fn slow(&self, by: Duration) {
+        self.with(|faults| faults.slow = by);
+    }
+
+    /// This share of all requests, from 0 to 1, is answered with 500.
+    pub fn failing(&self, share: f64) {
+        self.with(|faults| faults.failing = share.clamp(0.0, 1.0));
+    }
+
+    /// How long the next request takes, and whether it fails.
+    fn next(&self) -> (Duration, bool) {
+        self.with(|faults| {
+            let before = faults.sum.floor();
+            faults.sum += faults.failing;
+            (faults.slow, faults.sum.floor() > before)
+        })
+    }
+
+    fn with<T>(&self, at: impl FnOnce(&mut Faults) -> T) -> T {
+        at(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// A running application. It ends when this is dropped, with all its connections.
 pub struct App {
     address: SocketAddr,
     inner: Arc<Inner>,
@@ -66,30 +109,46 @@ pub struct App {
 struct Inner {
     cluster: Cluster,
     settings: AppSettings,
+    faults: AppFaults,
+    last: tokio::sync::Mutex<Option<Look>>,
     answered: AtomicU64,
     refused: AtomicU64,
+}
+
+/// A look at the cluster.
+struct Look {
+    began: Instant,
+    /// The page, or why there is none.
+    page: Result<String, String>,
 }
 
 impl App {
     /// Starts it on a port of the loopback.
     pub async fn start(client: Client, settings: AppSettings) -> anyhow::Result<Self> {
+        Self::with_faults(client, settings, AppFaults::default()).await
+    }
+
+    /// The same with what is wrong with it.
+    pub async fn with_faults(
+        client: Client,
+        settings: AppSettings,
+        faults: AppFaults,
+    ) -> anyhow::Result<Self> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await;
         let listener = listener.context("listen for the application")?;
         let address = listener.local_addr()?;
         let inner = Arc::new(Inner {
             cluster: Cluster::new(client),
             settings,
+            faults,
+            last: tokio::sync::Mutex::default(),
             answered: AtomicU64::new(0),
             refused: AtomicU64::new(0),
         });
         let router = Router::new()
             .fallback(answer)
             .with_state(Arc::clone(&inner));
-        let task = tokio::spawn(async move {
-            if let Err(error) = axum::serve(listener, router).await {
-                tracing::warn!("the application ended: {error}");
-            }
-        });
+        let task = tokio::spawn(serve(listener, router));
         Ok(Self {
             address,
             inner,
@@ -129,7 +188,34 @@ impl fmt::Debug for App {
     }
 }
 
+/// Serves until it is dropped; then all its connections end.
+async fn serve(listener: TcpListener, router: Router) {
+    let mut open = JoinSet::new();
+    loop {
+        tokio::select! {
+            accepted = listener.accept() => match accepted {
+                Ok((stream, _)) => {
+                    let service = TowerToHyperService::new(router.clone());
+                    open.spawn(http1::Builder::new().serve_connection(TokioIo::new(stream), service));
+                }
+                Err(error) => {
+                    tracing::warn!("the application cannot take a connection: {error}");
+                    // Out of files, most likely: some are given back soon.
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                }
+            },
+            Some(_) = open.join_next() => {}
+        }
+    }
+}
+
 async fn answer(State(inner): State<Arc<Inner>>) -> (StatusCode, String) {
+    let (slow, fails) = inner.faults.next();
+    tokio::time::sleep(slow).await;
+    if fails {
+        inner.refused.fetch_add(1, Ordering::Relaxed);
+        return (StatusCode::INTERNAL_SERVER_ERROR, "it failed\n".to_owned());
+    }
     match inner.page().await {
         Ok(page) => {
             inner.answered.fetch_add(1, Ordering::Relaxed);
@@ -143,8 +229,25 @@ async fn answer(State(inner): State<Arc<Inner>>) -> (StatusCode, String) {
 }
 
 impl Inner {
-    /// The page, or why there is none.
+    /// The page as of a moment after this was called.
     async fn page(&self) -> Result<String, String> {
+        let asked = Instant::now();
+        // Whoever comes here while somebody looks waits in line; the first of them looks for all.
+        let mut last = self.last.lock().await;
+        if let Some(look) = last.as_ref().filter(|look| look.began > asked) {
+            return look.page.clone();
+        }
+        let began = Instant::now();
+        let page = self.look().await;
+        *last = Some(Look {
+            began,
+            page: page.clone(),
+        });
+        page
+    }
+
+    /// The page, or why there is none.
+    async fn look(&self) -> Result<String, String> {
         let mut running = None;
         for (space, own) in &self.settings.deployments {
             let found = self.cluster.get("apps/v1", "Deployment", space, own).await;

@@ -22,7 +22,7 @@ use self::estate::DISK;
 use crate::ca::Ca;
 use crate::hosts::simulated::{Service, SimulatedHosts};
 use crate::kube_sim::KubeSim;
-use crate::operators::app::{App, AppSettings};
+use crate::operators::app::{App, AppFaults, AppSettings};
 use crate::operators::cert_manager::CertManager;
 use crate::operators::kubelet::Kubelet;
 use crate::operators::percona::{Archives, Faults, Percona, Settings};
@@ -45,6 +45,7 @@ const LOOK: Duration = Duration::from_millis(200);
 #[derive(Debug)]
 pub struct Payload {
     running: Arc<Mutex<Option<Running>>>,
+    shop: AppFaults,
     task: JoinHandle<()>,
 }
 
@@ -65,6 +66,7 @@ struct Surroundings {
     bucket: OverHttp,
     archives: Archives,
     flux: flux::Settings,
+    shop: AppFaults,
 }
 
 impl Payload {
@@ -77,6 +79,7 @@ impl Payload {
         let hosts = hosts.context("the payload runs on in-process hosts only")?;
         let sealed = estate.sealed.clone();
         let (access, secret) = (sandbox.s3.access_key(), sandbox.s3.secret_key());
+        let shop = AppFaults::default();
         let around = Surroundings {
             hosts,
             bucket: OverHttp::by_any_name(sandbox),
@@ -86,10 +89,20 @@ impl Payload {
                 flux::Login::new(access, secret),
                 Arc::new(move |_| Some(sealed.clone())),
             ),
+            shop: shop.clone(),
         };
         let running = Arc::default();
         let task = tokio::spawn(follow(around, Arc::clone(&running)));
-        Ok(Self { running, task })
+        Ok(Self {
+            running,
+            shop,
+            task,
+        })
+    }
+
+    /// What is wrong with the shop, on whatever cluster it runs.
+    pub fn shop(&self) -> &AppFaults {
+        &self.shop
     }
 
     /// The rows of the database that runs now, if one does.
@@ -188,7 +201,8 @@ impl Surroundings {
                 rows.map(|rows| format!("{rows} rows"))
             })
         };
-        let shop = App::start(client.clone(), AppSettings::storefront(database)).await?;
+        let storefront = AppSettings::storefront(database);
+        let shop = App::with_faults(client.clone(), storefront, self.shop.clone()).await?;
         for web in WEB {
             self.hosts.listen(web, HTTP, Service::At(shop.address()));
         }

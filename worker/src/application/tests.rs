@@ -3,12 +3,13 @@
 
 use std::io::Write;
 use std::net::Ipv4Addr;
+use std::sync::Arc;
 
 use jobs::record::Address;
 use rustls::pki_types::PrivateKeyDer;
 use serde_json::json;
 use tempfile::NamedTempFile;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 
