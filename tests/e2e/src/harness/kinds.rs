@@ -200,9 +200,11 @@ fn before(job: &Job) -> Vec<Job> {
         machines
     };
     match job {
-        Job::Provision(_) | Job::MirrorImages(_) | Job::Demo(_) => Vec::new(),
+        Job::Provision(_) | Job::MirrorImages(_) | Job::Reap | Job::Demo(_) => Vec::new(),
         Job::LoadBalancer => vec![Job::Provision(on("demo-bastion-1"))],
-        Job::Reachability(_) | Job::Mount(_) => reachable(),
+        Job::Reachability(_) | Job::Mount(_) | Job::LoadTest(_) | Job::LoadTestCleanUp => {
+            reachable()
+        }
         Job::Permissions(on) => {
             let mut before = reachable();
             before.push(Job::Mount(on.clone()));
@@ -248,6 +250,9 @@ fn finds_kubernetes(job: &Job) -> bool {
         | Job::Promote
         | Job::Backup(_)
         | Job::Release(_)
+        | Job::LoadTest(_)
+        | Job::LoadTestCleanUp
+        | Job::Reap
         | Job::Report
         | Job::Demo(_) => false,
     }
