@@ -12,7 +12,7 @@ use jobs::store::Secret;
 use serde_json::Value;
 
 use super::super::Test;
-use super::life::{self, CONTAINER, End, THRESHOLDS};
+use super::life::{self, End, THRESHOLDS};
 use crate::engine::{Ctx, JobError};
 use crate::kube::{KubeError, Objects, pods};
 use crate::load::k6::{self, Log};
@@ -20,10 +20,10 @@ use crate::sealed;
 
 /// What stands for the domain, and the name of its secret.
 const DOMAIN: &str = "${DOMAIN}";
-/// Lines of a runner's log, from its end: the summary is near it.
-const LINES: u32 = 20_000;
-/// Lines of a log that is only quoted.
-const FEW: u32 = 20;
+/// What is read of a runner's log: lines from its end, which the summary is near.
+const RUNNER: &str = "container=k6&tailLines=20000";
+/// What is read of a log that is only quoted. The starter has a container of another name.
+const QUOTED: &str = "tailLines=20";
 
 /// What a test loads, with the domain in it.
 pub(super) async fn target(ctx: &Ctx, test: &Test) -> Result<Secret, JobError> {
@@ -82,7 +82,7 @@ pub(super) async fn runners(
             all.push(without_end(name, &ran));
             continue;
         };
-        let log = log(objects, &test.run, life::name(pod), LINES).await?;
+        let log = log(objects, &test.run, life::name(pod), RUNNER).await?;
         let (mut runner, raw) = with_end(name, &end, &log, &hidden);
         if let Some(raw) = raw {
             let key = keys::load_summary(ctx.cluster(), ctx.recovery(), &test.run, &runner.name);
@@ -165,9 +165,14 @@ fn with_end(
     let told = text.and_then(|_| {
         k6::read(raw.as_deref().unwrap_or_default()).map_err(|error| error.to_string())
     });
-    let bad = (!end.is_result()).then(|| end.to_string());
+    let bad = end.cause().map(str::to_owned);
     let (summary, broken, reason) = match told {
-        Ok(told) => (Some(told.summary), !told.broken.is_empty(), bad),
+        Ok(told) => {
+            if !told.broken.is_empty() {
+                tracing::warn!(runner = %name, "k6's thresholds that do not hold: {:?}", told.broken);
+            }
+            (Some(told.summary), !told.broken.is_empty(), bad)
+        }
         Err(error) => {
             let words = log.as_ref().ok().and_then(Log::end);
             let words = words.map(|words| format!("its log ends: {words}"));
@@ -195,11 +200,9 @@ async fn log(
     objects: &Objects,
     namespace: &str,
     pod: &str,
-    lines: u32,
+    part: &str,
 ) -> Result<Result<Log, String>, JobError> {
-    let path = format!(
-        "/api/v1/namespaces/{namespace}/pods/{pod}/log?container={CONTAINER}&tailLines={lines}"
-    );
+    let path = format!("/api/v1/namespaces/{namespace}/pods/{pod}/log?{part}");
     let doing = format!("read the log of pod {namespace}/{pod}");
     let request = http::Request::get(path).body(Vec::new());
     let request = request.map_err(JobError::fatal)?;
@@ -228,7 +231,7 @@ async fn log(
 
 /// How a Pod's log ends, if that can be read: that it cannot is no reason to fail otherwise.
 pub(super) async fn last_words(objects: &Objects, namespace: &str, pod: &str) -> Option<String> {
-    let log = log(objects, namespace, pod, FEW).await.ok()?;
+    let log = log(objects, namespace, pod, QUOTED).await.ok()?;
     log.ok()?.end()
 }
 

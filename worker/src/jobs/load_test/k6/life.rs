@@ -19,7 +19,7 @@ const TROUBLE: Duration = Duration::from_secs(2 * 60);
 /// k6 has run, and some of its thresholds do not hold: a result like any other.
 pub(super) const THRESHOLDS: i32 = 99;
 /// The container of runners and of the initializer.
-pub(super) const CONTAINER: &str = "k6";
+const CONTAINER: &str = "k6";
 
 /// What a run is to be.
 #[derive(Debug, Clone, Copy)]
@@ -76,14 +76,14 @@ pub(super) fn judge(expected: &Expected<'_>, seen: &Seen<'_>) -> Standing {
     if !run["metadata"]["deletionTimestamp"].is_null() {
         return broken(format!("TestRun {name} is being deleted"), None);
     }
-    let stage = run["status"]["stage"].as_str().unwrap_or_default();
+    let stage = stage(run);
     if stage == "finished" {
         return Standing::Finished;
     }
     if let Some(failed) = failed(seen, &format!("{name}-initializer"), "the initializer") {
         return failed;
     }
-    if stage == "error" {
+    if has_failed(run) {
         let why =
             "the operator has given up (stage `error`): it cannot read the script or its settings";
         return broken(why, None);
@@ -130,6 +130,15 @@ pub(super) fn judge(expected: &Expected<'_>, seen: &Seen<'_>) -> Standing {
         }
         _ => Standing::Going(text),
     }
+}
+
+fn stage(run: &Value) -> &str {
+    run["status"]["stage"].as_str().unwrap_or_default()
+}
+
+/// The operator has given up.
+pub(super) fn has_failed(run: &Value) -> bool {
+    stage(run) == "error"
 }
 
 fn progress(
@@ -222,8 +231,13 @@ pub(super) struct End {
 impl End {
     /// k6 came to its end and says what it saw.
     pub(super) fn is_result(&self) -> bool {
+        self.cause().is_none() && matches!(self.code, Some(0 | THRESHOLDS))
+    }
+
+    /// What ended it, if it did not end by itself: then the exit code says everything.
+    pub(super) fn cause(&self) -> Option<&str> {
         let plain = ["", "Completed", "Error"].contains(&self.reason.as_str());
-        plain && matches!(self.code, Some(0 | THRESHOLDS))
+        (!plain).then_some(&self.reason)
     }
 }
 
@@ -308,13 +322,15 @@ pub(super) async fn now(objects: &Objects) -> Result<Timestamp, JobError> {
     let request = http::Request::get("/version").body(Vec::new());
     let request = request.map_err(JobError::fatal)?;
     let answer = objects.client().send(request.map(Into::into)).await;
-    let date = answer
-        .map_err(failed)?
-        .headers()
-        .get(http::header::DATE)
-        .and_then(|date| date.to_str().ok().map(str::to_owned));
-    let date = date.and_then(|date| DateTimeParser::new().parse_timestamp(&date).ok());
+    let answer = answer.map_err(failed)?;
+    let date = answer.headers().get(http::header::DATE);
+    let date = date.and_then(|date| read(date.to_str().ok()?));
     Ok(date.unwrap_or_else(Timestamp::now))
+}
+
+/// A time as HTTP writes it.
+fn read(date: &str) -> Option<Timestamp> {
+    DateTimeParser::new().parse_timestamp(date).ok()
 }
 
 #[cfg(test)]

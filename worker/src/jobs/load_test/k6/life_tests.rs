@@ -386,6 +386,13 @@ fn a_pod_belongs_to_a_runner_by_its_job() {
 }
 
 #[test]
+fn the_clusters_time_is_read_as_http_writes_it() {
+    let made = Some("2026-11-23T10:00:00Z".parse().unwrap());
+    assert_eq!(read("Mon, 23 Nov 2026 10:00:00 GMT"), made);
+    assert_eq!(read("yesterday"), None);
+}
+
+#[test]
 fn a_sidecar_is_not_asked_how_k6_ended() {
     let terminated = |code: i32| json!({"terminated": {"exitCode": code, "reason": "Completed"}});
     let status = json!({"phase": "Failed", "containerStatuses": [

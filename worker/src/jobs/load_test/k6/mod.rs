@@ -24,6 +24,7 @@ use std::time::Duration;
 
 use jobs::record::Runner;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 pub(in crate::jobs) use clean_up::{clean_up, left};
 pub(in crate::jobs) use place::Place;
@@ -132,20 +133,19 @@ async fn surroundings(ctx: &Ctx, test: &Test, objects: &Objects) -> Result<(), J
     Ok(())
 }
 
-/// One look at the run. Pods and Jobs are read before the TestRun, so that its stage is never older than they are.
+/// One look at the run. Pods and Jobs are read before the TestRun, so that its stage is never older than they are; once
+/// it is an error they are read again, since it does not say why and they do.
 async fn look(
     ctx: &Ctx,
     test: &Test,
     objects: &Objects,
     expected: &Expected<'_>,
 ) -> Result<Poll<Ended>, JobError> {
-    let namespace = Some(test.run.as_str());
-    let selector = format!("k6_cr={}", test.run);
-    let pods = objects.list("v1", "Pod", namespace, &selector).await?;
-    let jobs = objects
-        .list("batch/v1", "Job", namespace, &selector)
-        .await?;
+    let (mut jobs, mut pods) = parts(test, objects).await?;
     let run = objects.get(&objects::run_of(test)).await?;
+    if run.as_ref().is_some_and(life::has_failed) {
+        (jobs, pods) = parts(test, objects).await?;
+    }
     let seen = Seen {
         now: life::now(objects).await?,
         run: run.as_ref(),
@@ -167,4 +167,14 @@ async fn look(
             })
         }
     })
+}
+
+/// The Jobs and the Pods of a run.
+async fn parts(test: &Test, objects: &Objects) -> Result<(Vec<Value>, Vec<Value>), JobError> {
+    let (namespace, selector) = (Some(test.run.as_str()), format!("k6_cr={}", test.run));
+    let pods = objects.list("v1", "Pod", namespace, &selector).await?;
+    let jobs = objects
+        .list("batch/v1", "Job", namespace, &selector)
+        .await?;
+    Ok((jobs, pods))
 }
