@@ -5,6 +5,7 @@ pub mod disks;
 pub mod harness;
 pub mod history;
 pub mod lab;
+pub mod load;
 pub mod processes;
 pub mod recovery;
 pub mod scanner;

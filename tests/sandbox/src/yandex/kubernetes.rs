@@ -37,7 +37,7 @@ pub(super) fn serve(inner: &Arc<Inner>, cluster: &str, sim: Arc<KubeSim>) -> any
     let started = match &inner.options.on_running {
         Some(start) => {
             let config = Kubeconfig::parse(&sim.direct_conf()?, "the sandbox")?;
-            Some(start(direct(&config, Dialer::direct())?))
+            Some(start(direct(&config, Dialer::direct())?, Arc::clone(&sim)))
         }
         None => None,
     };

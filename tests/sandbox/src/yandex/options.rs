@@ -5,9 +5,11 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Called with an administrator's client when a cluster gets RUNNING. What it gives back is dropped when
+use crate::kube_sim::KubeSim;
+
+/// Called with an administrator's client, and the API itself, when a cluster gets RUNNING. What it gives back is dropped when
 /// the cluster is deleted, or the simulator.
-pub type OnRunning = Arc<dyn Fn(kube::Client) -> Box<dyn Any + Send> + Send + Sync>;
+pub type OnRunning = Arc<dyn Fn(kube::Client, Arc<KubeSim>) -> Box<dyn Any + Send> + Send + Sync>;
 
 /// Settings of one simulated folder. The defaults suit tests: small pages, short times.
 #[derive(Clone)]

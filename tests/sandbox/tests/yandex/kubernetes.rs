@@ -154,7 +154,7 @@ async fn what_is_started_in_a_cluster_ends_with_it() {
     let (begun, ended) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
     let counts = (Arc::clone(&begun), Arc::clone(&ended));
     let w = World::new(YandexOptions {
-        on_running: Some(Arc::new(move |client| {
+        on_running: Some(Arc::new(move |client, _| {
             counts.0.fetch_add(1, Ordering::SeqCst);
             // It has an administrator's rights.
             tokio::spawn(async move {
