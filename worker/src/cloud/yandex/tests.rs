@@ -3,7 +3,9 @@
 
 use std::collections::BTreeMap;
 use std::error::Error as _;
+use std::time::Duration;
 
+use jobs::record::LeftBehind;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -114,19 +116,43 @@ async fn a_token_that_is_refused_is_renewed_once() {
     assert_eq!(fake.lines().len(), 1);
 }
 
+/// Lets time pass without waiting for it.
+async fn later(seconds: u64) {
+    tokio::time::pause();
+    tokio::time::advance(Duration::from_secs(seconds)).await;
+    tokio::time::resume();
+}
+
 #[tokio::test]
-async fn a_token_is_renewed_before_its_end_and_the_old_one_does_if_that_fails() {
-    // It is stale at once: half of nothing is nothing.
+async fn a_token_is_renewed_before_its_end_and_the_old_one_does_while_that_fails() {
+    let list = || Say::Json(200, json!({}));
+    let no = || Say::Json(503, json!({}));
     let (fake, yandex) = Fake::start_for_key([
-        token("a", 0),
-        Say::Json(200, json!({})),
-        token("b", 12 * 3600),
-        Say::Json(200, json!({})),
+        token("a", 120),
+        list(),
+        // It is stale and holds: one look for a new one is enough.
+        no(),
+        list(),
+        token("b", 120),
+        list(),
+        // It is over.
+        no(),
+        no(),
+        no(),
     ])
     .await;
     yandex.list(Kind::Network).await.unwrap();
+    later(65).await;
     yandex.list(Kind::Network).await.unwrap();
-    assert_eq!(tokens(&fake.asked()), ["", "Bearer -a", "", "Bearer -b"]);
+    yandex.list(Kind::Network).await.unwrap();
+    assert_eq!(
+        tokens(&fake.asked()),
+        ["", "Bearer -a", "", "Bearer -a", "", "Bearer -b"]
+    );
+    later(125).await;
+    let error = yandex.list(Kind::Network).await.unwrap_err();
+    assert!(error.is_transient() && !error.is_ambiguous(), "{error}");
+    assert_eq!(fake.lines().len(), 9);
 }
 
 #[tokio::test]
@@ -424,9 +450,53 @@ async fn a_retry_after_that_is_too_long_comes_back_with_the_error() {
     let error = yandex.list(Kind::Cluster).await.unwrap_err();
     assert_eq!(fake.lines().len(), 1);
     let job = JobError::from(error);
-    let after = Some(std::time::Duration::from_secs(120));
+    let after = Some(Duration::from_secs(120));
     assert_eq!(job.again, Again::Retry { after });
     assert!(impatience().longest_retry_after < after.unwrap());
+}
+
+#[tokio::test]
+async fn what_is_certainly_wrong_ends_a_job_and_what_is_unknown_is_said_to_be() {
+    let retry = Again::Retry { after: None };
+    for (say, again, left) in [
+        (refused(403, 7, "no"), Again::Fatal, LeftBehind::Resources),
+        (refused(400, 3, "no"), Again::Fatal, LeftBehind::Resources),
+        (refused(400, 9, "no"), retry.clone(), LeftBehind::Resources),
+        (refused(409, 6, "no"), retry.clone(), LeftBehind::Resources),
+        (Say::Cut(200), retry.clone(), LeftBehind::Unknown),
+        (Say::Json(500, json!({})), retry, LeftBehind::Unknown),
+    ] {
+        let (_, yandex) = Fake::start(vec![say; 3]).await;
+        let error = yandex.create(&new_network(), Uuid::new_v4()).await;
+        let job = JobError::from(error.unwrap_err());
+        assert_eq!((&job.again, job.left_behind), (&again, left), "{job}");
+    }
+}
+
+#[tokio::test]
+async fn what_is_known_by_its_id_is_found_beside_the_lists() {
+    let ours = json!({"rekindle": "test"});
+    let (fake, yandex) = Fake::start([
+        Say::Json(200, json!({"networks": [network("enp1", ours.clone())]})),
+        Say::Json(200, json!({})),
+        Say::Json(200, json!({})),
+        Say::Json(200, json!({})),
+        Say::Json(200, network("enp2", ours)),
+        refused(404, 5, "Cluster cat1 not found"),
+    ])
+    .await;
+    let known = [
+        (Kind::Network, "enp1"),
+        (Kind::Network, "enp2"),
+        (Kind::Cluster, "cat1"),
+    ];
+    let known = known.map(|(kind, id)| (kind, id.to_owned())).to_vec();
+    let all = yandex.everything().await.unwrap();
+    let all = all.with(&yandex, known).await.unwrap().resources;
+    let ids: Vec<&str> = all.iter().map(|it| it.id.as_str()).collect();
+    assert_eq!(ids, ["enp1", "enp2"]);
+    assert_eq!(all[1].labels["rekindle"], "test");
+    assert_eq!(fake.lines().len(), 6);
 }
 
 #[tokio::test]
@@ -454,11 +524,10 @@ async fn a_cluster_is_read_with_the_way_to_its_api() {
 
 #[tokio::test]
 async fn a_removal_deletes_begins_no_deletion_twice_and_says_why_one_failed() {
-    let mine = network("enp1", json!({"rekindle": "test"}));
     let resource = Resource {
         kind: Kind::Network,
         id: "enp1".into(),
-        name: mine["name"].as_str().unwrap().into(),
+        name: "n".into(),
         labels: BTreeMap::new(),
         parent: None,
         status: Status::Other,
@@ -489,13 +558,14 @@ async fn a_removal_deletes_begins_no_deletion_twice_and_says_why_one_failed() {
     let lines = fake.lines();
     let deletes = lines.iter().filter(|line| line.starts_with("DELETE"));
     assert_eq!(deletes.count(), 3);
-    assert!(
-        removal
-            .go_on(&yandex, plan(&all, |_| false))
-            .await
-            .unwrap()
-            .is_empty()
-    );
+    let nothing = removal.go_on(&yandex, plan(&all, |_| false)).await;
+    assert!(nothing.unwrap().is_empty());
+    // What is being deleted by somebody is left to it.
+    let [mut gone] = all;
+    gone.status = Status::Deleting;
+    let left = removal.go_on(&yandex, plan(&[gone], |_| true)).await;
+    assert_eq!(left.unwrap().text(), "1 network left");
+    assert_eq!(fake.lines().len(), lines.len());
 }
 
 /// What is asked for, as the API's own documentation has it.
