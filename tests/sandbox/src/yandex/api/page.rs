@@ -121,7 +121,7 @@ mod tests {
     #[test]
     fn a_token_leads_back_to_its_place_and_must_be_encoded() {
         for number in [1, 17, 12_345] {
-            assert_eq!(after(&token(number)).unwrap(), number);
+            assert_eq!(after(&token(number)).ok(), Some(number));
             assert!(token(number).contains(['+', '/', '=']), "{}", token(number));
         }
         assert!(after("2").is_err());
