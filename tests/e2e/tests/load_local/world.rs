@@ -217,5 +217,5 @@ fn machines() -> String {
     )
 }
 
-/// Longer than any test waits: whoever goes on must have been told to.
+/// So slow that a load of any size takes hours, and faster than the driver gives up.
 pub(crate) const FOREVER: Duration = Duration::from_secs(25);

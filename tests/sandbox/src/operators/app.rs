@@ -3,7 +3,8 @@
 //! Every answer comes from a look at the cluster that began after its request; requests that come during a look share
 //! the next one. It is 200 only while every Deployment that it stands for is available and the database is up; its body
 //! then names the tag that runs and the marker of the data. Otherwise it is 503, as a gateway without a backend says: a
-//! frozen application has no Deployment. [`AppFaults`] make it slow, or fail some requests.
+//! frozen application has no Deployment. While the API does not answer, pods run on as they did. [`AppFaults`] make it
+//! slow, or fail some requests.
 
 use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -118,9 +119,12 @@ struct Inner {
 /// A look at the cluster.
 struct Look {
     began: Instant,
-    /// The page, or why there is none.
-    page: Result<String, String>,
+    /// What runs, or why nothing does.
+    seen: Result<Seen, String>,
 }
+
+/// The tag of what runs; nothing when no Deployment is asked for.
+type Seen = Option<String>;
 
 impl App {
     /// Starts it on a port of the loopback.
@@ -229,58 +233,70 @@ async fn answer(State(inner): State<Arc<Inner>>) -> (StatusCode, String) {
 }
 
 impl Inner {
-    /// The page as of a moment after this was called.
-    async fn page(&self) -> Result<String, String> {
-        let asked = Instant::now();
-        // Whoever comes here while somebody looks waits in line; the first of them looks for all.
-        let mut last = self.last.lock().await;
-        if let Some(look) = last.as_ref().filter(|look| look.began > asked) {
-            return look.page.clone();
-        }
-        let began = Instant::now();
-        let page = self.look().await;
-        *last = Some(Look {
-            began,
-            page: page.clone(),
-        });
-        page
-    }
-
     /// The page, or why there is none.
-    async fn look(&self) -> Result<String, String> {
-        let mut running = None;
-        for (space, own) in &self.settings.deployments {
-            let found = self.cluster.get("apps/v1", "Deployment", space, own).await;
-            let found = found.map_err(|error| error.to_string())?;
-            let found = found.ok_or_else(|| format!("no healthy upstream: {own} is off"))?;
-            if !is_available(&found) {
-                return Err(format!("no healthy upstream: {own} is not available"));
-            }
-            if running.is_none() {
-                running = Some(self.tag(space, own).await?);
-            }
-        }
-        if let Some((space, own)) = &self.settings.cluster {
-            let kind = ("pgv2.percona.com/v2", "PerconaPGCluster");
-            let found = self.cluster.get(kind.0, kind.1, space, own).await;
-            let found = found
-                .map_err(|error| error.to_string())?
-                .unwrap_or_default();
-            if found["status"]["state"] != "ready" {
-                return Err("the database is not ready".to_owned());
-            }
-        }
+    async fn page(&self) -> Result<String, String> {
+        let tag = self.running().await?.unwrap_or_default();
         let marker = (self.settings.database)().ok_or("the database does not answer")?;
-        let tag = running.unwrap_or_default();
         Ok(format!(
             "<html><body data-tag=\"{tag}\" data-marker=\"{marker}\">shop</body></html>\n"
         ))
     }
 
+    /// What runs a moment after this was called.
+    async fn running(&self) -> Result<Seen, String> {
+        let asked = Instant::now();
+        // Whoever comes here while somebody looks waits in line; the first of them looks for all.
+        let mut last = self.last.lock().await;
+        if let Some(look) = last.as_ref().filter(|look| look.began > asked) {
+            return look.seen.clone();
+        }
+        let began = Instant::now();
+        let seen = match (self.look().await, last.take()) {
+            (Ok(seen), _) => seen,
+            (Err(_), Some(before)) => before.seen,
+            (Err(error), None) => Err(error.to_string()),
+        };
+        *last = Some(Look {
+            began,
+            seen: seen.clone(),
+        });
+        seen
+    }
+
+    /// What runs, or why nothing does; an error when the API does not say.
+    async fn look(&self) -> anyhow::Result<Result<Seen, String>> {
+        let mut running = None;
+        for (space, own) in &self.settings.deployments {
+            let found = self
+                .cluster
+                .get("apps/v1", "Deployment", space, own)
+                .await?;
+            let Some(found) = found else {
+                return Ok(Err(format!("no healthy upstream: {own} is off")));
+            };
+            if !is_available(&found) {
+                return Ok(Err(format!("no healthy upstream: {own} is not available")));
+            }
+            if running.is_none() {
+                running = self.tag(space, own).await?;
+                if running.is_none() {
+                    return Ok(Err(format!("no healthy upstream: {own} has no ready pod")));
+                }
+            }
+        }
+        if let Some((space, own)) = &self.settings.cluster {
+            let kind = ("pgv2.percona.com/v2", "PerconaPGCluster");
+            let found = self.cluster.get(kind.0, kind.1, space, own).await?;
+            if found.unwrap_or_default()["status"]["state"] != "ready" {
+                return Ok(Err("the database is not ready".to_owned()));
+            }
+        }
+        Ok(Ok(running))
+    }
+
     /// The tag of the pods that answer: while an upgrade does not come up these are the old ones.
-    async fn tag(&self, space: &str, own: &str) -> Result<String, String> {
-        let pods = self.cluster.list("v1", "Pod").await;
-        let pods = pods.map_err(|error| error.to_string())?;
+    async fn tag(&self, space: &str, own: &str) -> anyhow::Result<Option<String>> {
+        let pods = self.cluster.list("v1", "Pod").await?;
         let ready = pods.iter().find(|pod| {
             namespace(pod) == space
                 && pod["metadata"]["ownerReferences"][0]["name"] == own
@@ -290,9 +306,10 @@ impl Inner {
                     .flatten()
                     .any(|c| c["type"] == "Ready" && c["status"] == "True")
         });
-        let pod = ready.ok_or_else(|| format!("no healthy upstream: {own} has no ready pod"))?;
-        let image = pod["spec"]["containers"][0]["image"].as_str();
-        Ok(tag(image.unwrap_or_default()).to_owned())
+        Ok(ready.map(|pod| {
+            let image = pod["spec"]["containers"][0]["image"].as_str();
+            tag(image.unwrap_or_default()).to_owned()
+        }))
     }
 }
 
