@@ -136,7 +136,7 @@ async fn heavy_a_real_restored_postgres_answers_the_proof_of_its_data() -> anyho
     let data = json!({"password": BASE64.encode(PASSWORD)});
     scene
         .sim
-        .put(json!({"apiVersion": "v1", "kind": "Secret", "data": data,
+        .put(json!({"apiVersion": "v1", "kind": "Secret", "type": "Opaque", "data": data,
         "metadata": {"namespace": "pg", "name": "pg-db-pguser-postgres"}}))?;
 
     let failed_at = lived + SignedDuration::from_secs(60);
