@@ -74,7 +74,7 @@ mod tests {
     fn wrong(given: &[&str]) -> String {
         let kubeconfigs = given.iter().map(|&it| it.to_owned()).collect();
         let error = KubeArgs { kubeconfigs }.kubeconfigs().unwrap_err();
-        format!("{error} ({})", error.hint.unwrap_or_default())
+        format!("{error} ({})", error.hint.as_deref().unwrap_or_default())
     }
 
     #[test]

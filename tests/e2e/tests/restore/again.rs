@@ -110,7 +110,7 @@ async fn a_failed_restore_tells_its_last_words_and_goes_on_when_its_objects_are_
         .failure
         .map(|failure| failure.to_string())
         .unwrap_or_default();
-    ensure!(why.contains("PerconaPGRestore pg/pg-db-bootstrap"), "{why}");
+    ensure!(why.contains("pg-db-bootstrap"), "{why}");
     nothing_is_taken_for_restored(&scene, &source).await?;
 
     delete(&scene);

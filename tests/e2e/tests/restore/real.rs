@@ -134,10 +134,10 @@ async fn heavy_a_real_restored_postgres_answers_the_proof_of_its_data() -> anyho
         .route(format!("{SERVICE}:5432").parse()?, at);
     // Its roles came back with it; their Secrets lie in Git.
     let data = json!({"password": BASE64.encode(PASSWORD)});
-    scene
-        .sim
-        .put(json!({"apiVersion": "v1", "kind": "Secret", "data": data,
-        "metadata": {"namespace": "pg", "name": "pg-db-pguser-postgres"}}))?;
+    scene.sim.put(
+        json!({"apiVersion": "v1", "kind": "Secret", "type": "Opaque", "data": data,
+        "metadata": {"namespace": "pg", "name": "pg-db-pguser-postgres"}}),
+    )?;
 
     let failed_at = lived + SignedDuration::from_secs(60);
     let spec = spec(&scene);
