@@ -11,7 +11,7 @@ use futures::{StreamExt, TryStreamExt, stream};
 use jobs::message::Job;
 use jobs::record::Status;
 use sandbox::operators::k6::Fault;
-use sandbox::yandex::{Code, Seed, YandexFault};
+use sandbox::yandex::{Code, Kind, Seed, YandexFault};
 
 use self::world::{Scene, failure, reaches_step, result};
 
@@ -163,8 +163,8 @@ async fn heavy_a_recovery_cancelled_at_any_step_leaves_nothing() -> anyhow::Resu
         let worker = scene.worker().await?;
         let reached = reaches_step(&begun, steps).await?;
         scene.lab.cancel(&begun).await?;
-        begun
-            .ended(LONG)
+        scene
+            .is_over(&begun)
             .await
             .with_context(|| format!("cancelled at step {steps}"))?;
         let (tested, cleaned) = scene.ended(&begun).await?;
@@ -176,7 +176,6 @@ async fn heavy_a_recovery_cancelled_at_any_step_leaves_nothing() -> anyhow::Resu
             cleaned.status,
             failure(&cleaned)
         );
-        ensure!(scene.lab.store.active(&begun.cluster).await?.is_none());
         worker.stop().await?;
         scene
             .is_clean()
@@ -208,14 +207,14 @@ async fn whoever_comes_after_a_cancelled_and_dead_worker_cleans_up() -> anyhow::
         .wait_until("a cluster", |things| {
             things
                 .iter()
-                .any(|thing| thing.kind.as_str() == "cluster" && !thing.stranger)
+                .any(|thing| thing.kind == Kind::Cluster && !thing.stranger)
         })
         .await;
     worker.kill();
     scene.lab.cancel(&begun).await?;
     ensure!(!scene.yandex.ours().is_empty());
     let worker = scene.worker().await?;
-    begun.ended(LONG).await?;
+    scene.is_over(&begun).await?;
     worker.stop().await?;
     scene.is_clean()?;
     scene.lab.sandbox.stop().await

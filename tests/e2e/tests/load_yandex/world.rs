@@ -131,6 +131,17 @@ impl Scene {
         Ok((begun.reaches("load-test", &OVER, LONG).await?, cleaned))
     }
 
+    /// Waits until the recovery has ended and its cluster is free.
+    pub(crate) async fn is_over(&self, begun: &Begun) -> anyhow::Result<()> {
+        let store = &self.lab.store;
+        until("the end of the recovery", async || {
+            let record = store.recovery_record(&begun.cluster, &begun.id).await?;
+            let ended = record.is_some_and(|record| record.finished.is_some());
+            Ok(ended && store.active(&begun.cluster).await?.is_none())
+        })
+        .await
+    }
+
     /// Nothing of ours is left, nothing of anybody else was touched, and no secret is in the bucket.
     pub(crate) fn is_clean(&self) -> anyhow::Result<()> {
         let (ours, touched) = (self.yandex.ours(), self.yandex.strangers_touched());
@@ -150,17 +161,18 @@ impl Scene {
 
 /// Waits until so many steps of the test are on record; `false` if it ended before.
 pub(crate) async fn reaches_step(begun: &Begun, steps: usize) -> anyhow::Result<bool> {
-    let mut over = false;
-    until(&format!("{steps} steps"), async || {
+    let look = async || {
         let record = begun.record("load-test").await?;
-        let (done, ended) = record.map_or((0, false), |record| {
+        anyhow::Ok(record.map_or((0, false), |record| {
             (record.steps.len(), OVER.contains(&record.status))
-        });
-        over = ended && done < steps;
+        }))
+    };
+    until(&format!("{steps} steps"), async || {
+        let (done, over) = look().await?;
         Ok(over || done >= steps)
     })
     .await?;
-    Ok(!over)
+    Ok(look().await?.0 >= steps)
 }
 
 pub(crate) fn result(record: &JobRecord) -> anyhow::Result<LoadResult> {
