@@ -151,7 +151,7 @@ impl Fake {
 }
 
 /// Retries at once. The timeout is long, so that a busy machine fails no test.
-pub(super) fn impatience() -> Patience {
+fn impatience() -> Patience {
     Patience {
         timeout: Duration::from_secs(30),
         attempts: 3,
