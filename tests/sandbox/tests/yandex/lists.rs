@@ -166,7 +166,9 @@ async fn a_page_may_be_empty_and_lead_on() {
     let token = first["nextPageToken"].as_str().unwrap();
     let (_, empty) = w.page(NETWORKS, &[("pageToken", token)]).await;
     assert_eq!(empty.get("networks"), None);
+    // It leads on, and not to itself.
     assert!(empty["nextPageToken"].is_string());
+    assert_ne!(empty["nextPageToken"], token);
     w.sim.faults().clear();
     w.sim
         .faults()

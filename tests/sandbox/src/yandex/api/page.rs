@@ -67,9 +67,11 @@ fn size(inner: &Inner, asked: &str) -> Result<usize, Refusal> {
     })
 }
 
-/// Where a page ends. It has characters that an address does not take as they are.
+/// Where a page ends. It is another one each time, and has characters that an address does not take as they
+/// are.
 fn token(number: u64) -> String {
-    BASE64.encode(format!("?>{number:>5}?>"))
+    let salt: u32 = rand::random();
+    BASE64.encode(format!("?>{number}?>{salt:08x}"))
 }
 
 fn after(token: &str) -> Result<u64, Refusal> {
@@ -78,8 +80,8 @@ fn after(token: &str) -> Result<u64, Refusal> {
     }
     let read = || {
         let text = String::from_utf8(BASE64.decode(token).ok()?).ok()?;
-        let number = text.strip_prefix("?>")?.strip_suffix("?>")?;
-        number.trim().parse().ok()
+        let (number, _salt) = text.strip_prefix("?>")?.split_once("?>")?;
+        number.parse().ok()
     };
     read().ok_or_else(|| Refusal::invalid("pageToken: it is not one of ours"))
 }
@@ -120,6 +122,7 @@ mod tests {
 
     #[test]
     fn a_token_leads_back_to_its_place_and_must_be_encoded() {
+        assert_ne!(token(1), token(1));
         for number in [1, 17, 12_345] {
             assert_eq!(after(&token(number)).ok(), Some(number));
             assert!(token(number).contains(['+', '/', '=']), "{}", token(number));
