@@ -84,9 +84,15 @@ pub(super) fn judge(expected: &Expected<'_>, seen: &Seen<'_>) -> Standing {
         return failed;
     }
     if has_failed(run) {
-        let why =
-            "the operator has given up (stage `error`): it cannot read the script or its settings";
-        return broken(why, None);
+        // The operator looks at the initializer's Pod, which may have ended before its Job says so.
+        let pod = newest(seen, &format!("{name}-initializer"));
+        let dead = pod.and_then(|pod| Some((pod, end(pod).filter(|end| end.code != Some(0))?)));
+        let why = match dead {
+            Some((pod, end)) => format!("the initializer failed: {}", at(pod, &end)),
+            None => "the operator has given up (stage `error`): it cannot read the script or its settings"
+                .to_owned(),
+        };
+        return broken(why, pod);
     }
     let starter = format!("{name}-starter");
     // The stage may lag behind the starter that it is about.
@@ -175,20 +181,23 @@ fn failed(seen: &Seen<'_>, job: &str, what: &str) -> Option<Standing> {
     if says.is_none() && count <= tries {
         return None;
     }
-    let prefix = format!("{job}-");
-    let mut pods: Vec<_> = seen
-        .pods
-        .iter()
-        .filter(|pod| name(pod).starts_with(&prefix))
-        .collect();
-    pods.sort_by_key(|pod| pod["metadata"]["creationTimestamp"].as_str());
-    let pod = pods.pop();
+    let pod = newest(seen, job);
     let said = pod.and_then(|pod| Some(at(pod, &end(pod)?)));
     let said = said.unwrap_or_else(|| {
         let reason = says.and_then(|it| it["message"].as_str().or(it["reason"].as_str()));
         format!("Job {job}: {}", reason.unwrap_or("it has failed"))
     });
     Some(broken(format!("{what} failed: {said}"), pod))
+}
+
+/// The newest Pod of a Job.
+fn newest<'a>(seen: &Seen<'a>, job: &str) -> Option<&'a Value> {
+    let prefix = format!("{job}-");
+    let pods = seen
+        .pods
+        .iter()
+        .filter(|pod| name(pod).starts_with(&prefix));
+    pods.max_by_key(|pod| pod["metadata"]["creationTimestamp"].as_str())
 }
 
 /// What is in the way of a Pod; the error is that it will stay there.

@@ -286,6 +286,23 @@ fn what_can_become_no_result_any_more_ends_a_run_at_once() {
         None,
     );
     breaks(5, "error", &[], &[], "stage `error`", None);
+    // The Job may not say yet what its Pod says.
+    breaks(
+        5,
+        "error",
+        &[active("initializer")],
+        &[ended("initializer", 107, "Error")],
+        "the initializer failed: pod load-r-1-0-initializer-abcde: Error, exit code 107",
+        Some("initializer"),
+    );
+    breaks(
+        5,
+        "error",
+        &[done("initializer")],
+        &[ended("initializer", 0, "Completed")],
+        "stage `error`",
+        Some("initializer"),
+    );
     let mut going = run("started");
     going["metadata"]["deletionTimestamp"] = MADE.into();
     for run in [None, Some(&going)] {
