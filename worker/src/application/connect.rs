@@ -153,8 +153,11 @@ impl fmt::Debug for Way {
 pub struct Open {
     sender: http1::SendRequest<String>,
     /// What moves the bytes; nothing when it has come to its end.
-    moving: Option<Pin<Box<dyn Future<Output = Result<(), hyper::Error>> + Send>>>,
+    moving: Option<Moving>,
 }
+
+/// It ends with the connection.
+type Moving = Pin<Box<dyn Future<Output = Result<(), hyper::Error>> + Send>>;
 
 impl Open {
     async fn over<S>(stream: S) -> Result<Self, Failure>
