@@ -360,6 +360,12 @@ fn every_field_of_every_kind_is_named_when_it_is_missing_or_of_another_type() {
                 "accept_gap",
                 "type",
                 "certificates",
+                "script",
+                "driver",
+                "target",
+                "virtual_users",
+                "iterations",
+                "parallelism",
             ]
             .contains(&key.as_str());
             match field_of(&without) {

@@ -61,8 +61,8 @@ impl Counter {
 }
 
 /// A load test, and what cleans up after it, as `rekindle load-test` posts them.
-pub fn jobs() -> Vec<PlannedJob> {
-    let test = Job::LoadTest(LoadTest::default());
+pub fn jobs(test: LoadTest) -> Vec<PlannedJob> {
+    let test = Job::LoadTest(test);
     let clean_up = PlannedJob {
         name: Job::LoadTestCleanUp.name(),
         payload: Job::LoadTestCleanUp,

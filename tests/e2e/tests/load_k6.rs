@@ -2,70 +2,26 @@
 //! real processes.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
-use e2e::lab::{LONG, Lab, Worker, quick, small};
+use e2e::lab::{LONG, Lab, Worker, quick, small, until};
+use e2e::load::{self, Counter};
 use e2e::processes::program;
 use e2e::recovery::{Begun, begin};
 use jobs::keys;
-use jobs::message::{Job, LoadTest};
-use jobs::plan::PlannedJob;
+use jobs::message::LoadTest;
 use jobs::record::{JobRecord, LoadResult, Status};
 use jobs::secrets::Identity;
 use sandbox::kube_sim::KubeSim;
 use sandbox::operators::Operators;
 use sandbox::operators::k6::{Fault, K6, K6Settings};
 use serde_json::{Value, json};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpListener;
 use worker::kube::{Kubeconfig, direct};
 use worker::net::Dialer;
 
 const DOMAIN: &str = "secret-domain.example.org";
 const BUNDLE: &str = "artifacts/k6-operator/1.6.0/bundle.yaml";
-
-/// An application that answers, or not, and counts.
-#[derive(Debug, Default)]
-struct App {
-    asked: AtomicU64,
-    broken: AtomicBool,
-}
-
-impl App {
-    async fn start(self: &Arc<Self>) -> anyhow::Result<u16> {
-        let listener = TcpListener::bind("127.0.0.1:0").await?;
-        let port = listener.local_addr()?.port();
-        let app = Arc::clone(self);
-        tokio::spawn(async move {
-            while let Ok((mut stream, _)) = listener.accept().await {
-                let app = Arc::clone(&app);
-                tokio::spawn(async move {
-                    let (mut text, mut buffer) = (Vec::new(), [0; 4096]);
-                    while let Ok(read @ 1..) = stream.read(&mut buffer).await {
-                        text.extend_from_slice(&buffer[..read]);
-                        while let Some(end) = text.windows(4).position(|it| it == b"\r\n\r\n") {
-                            text.drain(..end + 4);
-                            app.asked.fetch_add(1, Ordering::Relaxed);
-                            let status = match app.broken.load(Ordering::Relaxed) {
-                                true => "503 Service Unavailable",
-                                false => "200 OK",
-                            };
-                            let answer =
-                                format!("HTTP/1.1 {status}\r\ncontent-length: 2\r\n\r\nok");
-                            let sent = stream.write_all(answer.as_bytes()).await;
-                            if sent.is_err() {
-                                return;
-                            }
-                        }
-                    }
-                });
-            }
-        });
-        Ok(port)
-    }
-}
 
 /// The world of a test.
 struct Scene {
@@ -73,7 +29,7 @@ struct Scene {
     sim: Arc<KubeSim>,
     settings: K6Settings,
     _operators: Operators,
-    app: Arc<App>,
+    app: Arc<Counter>,
     port: u16,
     identity: Arc<Identity>,
 }
@@ -93,7 +49,7 @@ impl Scene {
         settings.network.hosts.insert(host, "127.0.0.1".to_owned());
         let config = Kubeconfig::parse(&sim.direct_conf()?, "the sandbox")?;
         let client = direct(&config, Dialer::direct())?;
-        let app = Arc::new(App::default());
+        let app = Arc::new(Counter::default());
         Ok(Self {
             _operators: K6::start(client, settings.clone()),
             settings,
@@ -123,37 +79,46 @@ load_test:
         )
     }
 
-    /// Runs the test and what cleans up after it; how both ended.
-    async fn run(&self) -> anyhow::Result<(JobRecord, JobRecord, Begun)> {
-        let test = Job::LoadTest(LoadTest::default());
-        let clean_up = Job::LoadTestCleanUp;
-        let jobs = vec![
-            PlannedJob {
-                name: test.name(),
-                payload: test.clone(),
-                needs: vec![],
-                always: false,
-            },
-            PlannedJob {
-                name: clean_up.name(),
-                payload: clean_up.clone(),
-                needs: vec![test.name()],
-                always: true,
-            },
-        ];
-        let begun = begin(&self.lab.store, &self.lab.queue, &self.spec(10), Some(jobs)).await?;
+    /// Begins the test and what cleans up after it, with a script of its own if given.
+    async fn begin(&self, script: Option<&'static str>) -> anyhow::Result<Begun> {
+        let script = match script {
+            Some(text) => Some(self.lab.store.put_input(text.into()).await?),
+            None => None,
+        };
+        let test = LoadTest {
+            script,
+            ..LoadTest::default()
+        };
+        let (store, queue) = (&self.lab.store, &self.lab.queue);
+        let begun = begin(store, queue, &self.spec(10), Some(load::jobs(test))).await?;
         let given = [
             ("LOAD_KUBECONFIG", self.sim.direct_conf()?),
             ("DOMAIN", format!("{DOMAIN}\n")),
         ];
         begun.give(&self.identity, &given, None).await?;
+        Ok(begun)
+    }
+
+    async fn worker(&self) -> anyhow::Result<Worker> {
         let mut world = self.lab.world()?;
         world.identity = Some(Arc::clone(&self.identity));
         let store = self.lab.sandbox.store().await?;
-        let worker = Worker::start(store, self.lab.queue.clone(), world, quick())?;
+        Worker::start(store, self.lab.queue.clone(), world, quick())
+    }
+
+    /// Waits until both have ended; how they did.
+    async fn ended(&self, begun: &Begun) -> anyhow::Result<(JobRecord, JobRecord)> {
         let over = [Status::Succeeded, Status::Failed, Status::NeedsApproval];
-        let cleaned = begun.reaches(clean_up.name().as_str(), &over, LONG).await?;
-        let tested = begun.reaches(test.name().as_str(), &over, LONG).await?;
+        let tested = begun.reaches("load-test", &over, LONG).await?;
+        let cleaned = begun.reaches("load-test-clean-up", &over, LONG).await?;
+        Ok((tested, cleaned))
+    }
+
+    /// Runs the test and what cleans up after it; how both ended.
+    async fn run(&self) -> anyhow::Result<(JobRecord, JobRecord, Begun)> {
+        let begun = self.begin(None).await?;
+        let worker = self.worker().await?;
+        let (tested, cleaned) = self.ended(&begun).await?;
         worker.stop().await?;
         Ok((tested, cleaned, begun))
     }
@@ -202,7 +167,7 @@ async fn an_application_is_loaded_from_a_given_cluster_and_nothing_is_left_there
         (total.requests, total.iterations, total.failed),
         (30, 30, 0)
     );
-    assert_eq!(scene.app.asked.load(Ordering::Relaxed), 30);
+    assert_eq!(scene.app.asked(), 30);
     for runner in &result.runners {
         let raw = runner.raw.as_ref().context("it has a raw summary")?;
         let ours = keys::load_summary(&begun.cluster, &begun.id, &result.run, &runner.name);
@@ -227,7 +192,7 @@ async fn an_application_is_loaded_from_a_given_cluster_and_nothing_is_left_there
 #[tokio::test(flavor = "multi_thread")]
 async fn an_application_that_does_not_answer_fails_the_test() -> anyhow::Result<()> {
     let scene = Scene::new().await?;
-    scene.app.broken.store(true, Ordering::Relaxed);
+    scene.app.breaks();
     let (tested, cleaned, _) = scene.run().await?;
     assert_eq!(tested.status, Status::Failed);
     ensure!(
@@ -303,5 +268,65 @@ async fn an_operator_of_somebody_else_is_used_and_left_as_it_is() -> anyhow::Res
     ensure!(tested.status == Status::Succeeded, "{}", failure(&tested));
     ensure!(cleaned.status == Status::Succeeded, "{}", failure(&cleaned));
     assert_eq!(operator(), before);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_that_dies_in_the_middle_does_not_repeat_the_load() -> anyhow::Result<()> {
+    let scene = Scene::new().await?;
+    scene
+        .settings
+        .faults
+        .set(Fault::Slow(1, Duration::from_secs(2)));
+    let begun = scene.begin(None).await?;
+    let worker = scene.worker().await?;
+    until("load", async || Ok(scene.app.asked() > 0)).await?;
+    worker.kill();
+    let worker = scene.worker().await?;
+    let (tested, cleaned) = scene.ended(&begun).await?;
+    worker.stop().await?;
+    ensure!(tested.status == Status::Succeeded, "{}", failure(&tested));
+    ensure!(cleaned.status == Status::Succeeded, "{}", failure(&cleaned));
+    assert_eq!(scene.app.asked(), 30);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_test_that_is_tried_again_begins_anew() -> anyhow::Result<()> {
+    let scene = Scene::new().await?;
+    let before = scene.objects();
+    scene.settings.faults.set(Fault::StarterFails);
+    let (tested, cleaned, begun) = scene.run().await?;
+    assert_eq!(
+        (tested.status, cleaned.status),
+        (Status::Failed, Status::Succeeded)
+    );
+    scene.settings.faults.clear();
+    let worker = scene.worker().await?;
+    let over = [Status::Succeeded, Status::Failed, Status::NeedsApproval];
+    // `rekindle retry` puts back what always runs, too.
+    for (job, from) in [
+        ("load-test", None),
+        ("load-test-clean-up", Some("touched/0")),
+    ] {
+        scene.lab.retry(&begun, job, from).await?;
+        let record = begun.reaches(job, &over, LONG).await?;
+        ensure!(record.status == Status::Succeeded, "{}", failure(&record));
+        assert_eq!(record.generation, 1);
+    }
+    worker.stop().await?;
+    assert_eq!(scene.objects(), before);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_script_of_ones_own_runs_instead_of_ours() -> anyhow::Result<()> {
+    let scene = Scene::new().await?;
+    let begun = scene.begin(Some("throw new Error(\"mine\");\n")).await?;
+    let worker = scene.worker().await?;
+    let (tested, cleaned) = scene.ended(&begun).await?;
+    worker.stop().await?;
+    ensure!(cleaned.status == Status::Succeeded, "{}", failure(&cleaned));
+    ensure!(failure(&tested).contains("mine"), "{}", failure(&tested));
     Ok(())
 }

@@ -9,6 +9,7 @@ use e2e::lab::{LONG, Lab, Worker, quick, small, until};
 use e2e::load::{Counter, jobs};
 use e2e::processes::program;
 use e2e::recovery::{Begun, begin};
+use jobs::message::LoadTest;
 use jobs::record::{JobRecord, LoadResult, Status};
 use jobs::secrets::Identity;
 use sandbox::operators::k6::{Faults, K6, K6Settings};
@@ -119,7 +120,7 @@ impl Scene {
 
     pub(crate) async fn begin(&self) -> anyhow::Result<Begun> {
         let (store, queue) = (&self.lab.store, &self.lab.queue);
-        let begun = begin(store, queue, &self.spec(), Some(jobs())).await?;
+        let begun = begin(store, queue, &self.spec(), Some(jobs(LoadTest::default()))).await?;
         let given = [("DOMAIN", DOMAIN.to_owned())];
         begun.give(&self.identity, &given, None).await?;
         Ok(begun)
