@@ -24,13 +24,20 @@ pub(crate) enum Cancelled {
     Running(Vec<JobName>),
     /// Nothing runs, and these jobs still have to take away what was made: a worker does that.
     CleaningUp(Vec<JobName>),
+    /// Nothing runs, and these jobs have failed to take away what was made.
+    CouldNotCleanUp(Vec<JobName>),
 }
 
-/// Settles every job that nobody works on, and ends the recovery when that is all of them.
+/// Settles every job that nobody works on, and ends the recovery when that is all of them. With `abandon` also when
+/// something that cleans up has failed.
 ///
 /// Safe against workers: a job is settled by creating the next version of its record. A worker
 /// that is faster wins that version; then the job counts as running and the rest is the worker's.
-pub(crate) async fn cancelled(store: &Store, snapshot: &Snapshot) -> Result<Cancelled, CliError> {
+pub(crate) async fn cancelled(
+    store: &Store,
+    snapshot: &Snapshot,
+    abandon: bool,
+) -> Result<Cancelled, CliError> {
     let (cluster, id) = (&snapshot.record.cluster, &snapshot.record.id);
     let me = &worker::engine::here(store.writer());
     let (clean_ups, others): (Vec<&PlannedJob>, Vec<_>) = snapshot
@@ -42,15 +49,20 @@ pub(crate) async fn cancelled(store: &Store, snapshot: &Snapshot) -> Result<Canc
     if !running.is_empty() {
         return Ok(Cancelled::Running(running));
     }
-    let (mut due, mut needless) = (Vec::new(), Vec::new());
+    let (mut due, mut failed, mut needless) = (Vec::new(), Vec::new(), Vec::new());
     for job in clean_ups {
         match store.clean_up(cluster, id, job).await? {
             CleanUp::Nothing => needless.push(job),
+            CleanUp::Failed if abandon => needless.push(job),
+            CleanUp::Failed => failed.push(job.name.clone()),
             CleanUp::Due | CleanUp::Waits => due.push(job.name.clone()),
         }
     }
     if !due.is_empty() {
         return Ok(Cancelled::CleaningUp(due));
+    }
+    if !failed.is_empty() {
+        return Ok(Cancelled::CouldNotCleanUp(failed));
     }
     let running = settle_all(store, me, snapshot, needless).await?;
     if !running.is_empty() {

@@ -287,7 +287,17 @@ fn state(record: &RecoveryRecord, rows: &[Row]) -> State {
         return outcome(finished.outcome);
     }
     if record.flags.cancelled.is_some() {
-        return State::Cancelling;
+        let settled = rows.iter().all(|row| row.view.status.is_settled());
+        let clean_up = Job::LoadTestCleanUp.name();
+        let failed = |row: &Row| {
+            row.view.job == clean_up
+                && row.view.status.is_stuck()
+                && row.view.status != Status::Cancelled
+        };
+        return match settled && rows.iter().any(failed) {
+            true => State::Failed,
+            false => State::Cancelling,
+        };
     }
     let status = |row: &Row| row.view.status;
     if rows

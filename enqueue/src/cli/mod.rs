@@ -108,7 +108,7 @@ pub(crate) enum Command {
     /// Put failed jobs back, and post every job that is due
     Retry(Retry),
     /// End a recovery: running jobs stop at their next step
-    Cancel(Control),
+    Cancel(Cancel),
     /// Let no job of a recovery begin another step
     Pause(Control),
     /// Let a paused recovery go on
@@ -448,6 +448,15 @@ pub(crate) struct Control {
     pub(crate) reason: String,
     #[command(flatten)]
     pub(crate) store: StoreArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Cancel {
+    /// End it although load-test-clean-up has failed: what that should have taken away stays until its time is past
+    #[arg(long)]
+    pub(crate) abandon: bool,
+    #[command(flatten)]
+    pub(crate) control: Control,
 }
 
 #[derive(Debug, Args)]

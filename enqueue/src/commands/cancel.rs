@@ -3,7 +3,7 @@
 
 use serde_json::json;
 
-use crate::cli::Control;
+use crate::cli::Cancel;
 use crate::commands::flags;
 use crate::error::CliError;
 use crate::exit::ExitCode;
@@ -11,7 +11,11 @@ use crate::finish::{self, Cancelled};
 use crate::out::Out;
 use crate::view;
 
-pub(crate) async fn run(args: &Control, out: &mut Out) -> Result<ExitCode, CliError> {
+pub(crate) async fn run(args: &Cancel, out: &mut Out) -> Result<ExitCode, CliError> {
+    let Cancel {
+        abandon,
+        control: args,
+    } = args;
     let store = args.store.connect().await?;
     let mut snapshot = view::find(&store, &args.target).await?;
     // The first reason stays; cancelling once more ends what is left.
@@ -19,12 +23,25 @@ pub(crate) async fn run(args: &Control, out: &mut Out) -> Result<ExitCode, CliEr
         flags.cancelled.get_or_insert_with(|| args.reason.clone());
     })
     .await?;
-    let cancelled = finish::cancelled(&store, &snapshot).await?;
+    let cancelled = finish::cancelled(&store, &snapshot, *abandon).await?;
     let (cluster, id) = (&snapshot.record.cluster, &snapshot.record.id);
     let running = match &cancelled {
         Cancelled::Ended => &[][..],
-        Cancelled::Running(jobs) | Cancelled::CleaningUp(jobs) => jobs,
+        Cancelled::Running(jobs)
+        | Cancelled::CleaningUp(jobs)
+        | Cancelled::CouldNotCleanUp(jobs) => jobs,
     };
+    if let Cancelled::CouldNotCleanUp(_) = &cancelled {
+        let names: Vec<&str> = running.iter().map(|job| job.as_str()).collect();
+        return Err(CliError::failed(format!(
+            "recovery {id} is cancelled and does not end: {} failed, and what it should have taken away may still be there",
+            names.join(", ")
+        ))
+        .hint(format!(
+            "when its cause is gone, `rekindle retry --cluster {cluster} --reason …`; or leave it to `rekindle reap` \
+             with `rekindle cancel --cluster {cluster} --abandon --reason …`"
+        )));
+    }
     let value = json!({
         "cluster": cluster, "recovery": id, "ended": cancelled == Cancelled::Ended, "running": running,
     });
@@ -36,7 +53,7 @@ pub(crate) async fn run(args: &Control, out: &mut Out) -> Result<ExitCode, CliEr
             .join(", ")
     };
     out.show(&value, || match &cancelled {
-        Cancelled::Ended => {
+        Cancelled::Ended | Cancelled::CouldNotCleanUp(_) => {
             format!("recovery {id} is cancelled and has ended; cluster {cluster} is free")
         }
         Cancelled::Running(_) => format!(

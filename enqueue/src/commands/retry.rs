@@ -4,6 +4,7 @@
 use jiff::Timestamp;
 use jobs::ids::{JobName, StepKey};
 use jobs::keys;
+use jobs::message::Job;
 use jobs::plan::PlannedJob;
 use jobs::record::{JobRecord, JobVersion, Retry as Put, Status};
 use jobs::store::{Appended, Store};
@@ -28,13 +29,22 @@ pub(crate) async fn run(args: &Retry, out: &mut Out) -> Result<ExitCode, CliErro
     if let Some(end) = &record.finished {
         return Err(flags::has_ended(record, view::outcome(end.outcome).words()));
     }
+    let mut chosen = choose(args, &snapshot)?;
     if record.flags.cancelled.is_some() {
-        return Err(
-            CliError::failed(format!("recovery {} is cancelled", record.id))
-                .hint("wait until it has ended, then `rekindle recover` starts another one"),
-        );
+        // What made things for a while still has to take them away.
+        let cleans_up = |name: &JobName| {
+            let job = snapshot.plan.job(name);
+            job.is_some_and(|job| job.payload.cleans_up())
+        };
+        let all = chosen.len();
+        chosen.retain(cleans_up);
+        if chosen.is_empty() || args.job.is_some() && chosen.len() < all {
+            return Err(
+                CliError::failed(format!("recovery {} is cancelled", record.id))
+                    .hint("wait until it has ended, then `rekindle recover` starts another one"),
+            );
+        }
     }
-    let chosen = choose(args, &snapshot)?;
     let always = always(&store, &snapshot, &chosen).await?;
     let poster = Poster::connect(&args.follow, &store).await?;
     // First what follows, then what it waits for: the other way round, the last failed job could
@@ -125,6 +135,14 @@ fn may_reopen(record: &JobRecord, from: Option<&StepKey>) -> Result<(), CliError
                 "job `{name}` is pending: there is nothing to put back"
             ))
             .hint("without --job, every job that is due is posted"));
+        }
+        // Its runners go on, and a second test would be measured under the load of both.
+        Status::Waiting | Status::Retrying if matches!(record.payload, Job::LoadTest(_)) => {
+            return Err(CliError::failed(format!(
+                "job `{name}` is {}: its load may be going on",
+                record.status
+            ))
+            .hint("wait until it has ended, or cancel the recovery"));
         }
         Status::Cancelled => {
             return Err(CliError::failed(format!(

@@ -192,6 +192,12 @@ impl PlanFile {
                 &format!("{at}.nodes"),
                 &mut found,
             );
+            if entry.job == "load-test" && !self.jobs.iter().any(cleans_up_always) {
+                found.push(Problem::new(
+                    format!("{at}.job"),
+                    "what it makes must be taken away: the plan has no `load-test-clean-up` with `needs: [load-test]` and `always: true`",
+                ));
+            }
             for (j, need) in entry.needs.iter().enumerate() {
                 let (kind, selector) = need.parts();
                 let at = format!("{at}.needs[{j}]");
@@ -212,6 +218,11 @@ impl PlanFile {
         }
         found
     }
+}
+
+fn cleans_up_always(entry: &Entry) -> bool {
+    let after = entry.needs.iter().any(|need| need.parts().0 == "load-test");
+    entry.job == "load-test-clean-up" && entry.always && after
 }
 
 impl Need {

@@ -327,10 +327,13 @@ impl JobRecord {
                 self.steps.insert(key, record);
             }
             Change::Wait { key, record } => {
-                self.crashes.running.retain(|running| *running != key);
-                // A look went well, so the place is no trap. It is watched all the same.
-                self.crashes.resting = self.crashes.in_a_row > 0;
-                self.crashes.in_a_row = self.crashes.in_a_row.min(1);
+                // How far a step is, is no look that went well: the step may still be a trap.
+                if record.polls > 0 {
+                    self.crashes.running.retain(|running| *running != key);
+                    // The place is none. It is watched all the same.
+                    self.crashes.resting = self.crashes.in_a_row > 0;
+                    self.crashes.in_a_row = self.crashes.in_a_row.min(1);
+                }
                 self.waits.insert(key, record);
             }
             Change::Running { keys } => self.crashes.running = keys,
@@ -445,13 +448,33 @@ mod tests {
     }
 
     #[test]
+    fn how_far_a_step_is_does_not_say_that_it_is_no_trap() {
+        let mut record = record();
+        record.claim(owner(), NOW).expect("pending");
+        for dead in 1..=3 {
+            record.apply(Change::Running {
+                keys: vec![StepKey::of("local", 0)],
+            });
+            record.apply(Change::Wait {
+                key: StepKey::of("local", 0),
+                record: WaitRecord::default(),
+            });
+            record.claim(owner(), NOW).expect("owner died");
+            assert_eq!(record.crashes.in_a_row, dead);
+        }
+    }
+
+    #[test]
     fn who_dies_while_a_job_waits_does_not_die_of_it() {
         let look = || Change::Running {
             keys: vec![StepKey::of("active", "x")],
         };
         let pending = || Change::Wait {
             key: StepKey::of("active", "x"),
-            record: WaitRecord::default(),
+            record: WaitRecord {
+                polls: 1,
+                ..WaitRecord::default()
+            },
         };
         let mut record = record();
         record.claim(owner(), NOW).expect("pending");

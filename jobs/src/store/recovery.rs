@@ -8,7 +8,7 @@ use super::{Store, StoreError};
 use crate::ids::{ClusterName, RecoveryId};
 use crate::keys;
 use crate::plan::{Plan, PlannedJob};
-use crate::record::{ActiveRecord, Inputs, RecoveryRecord};
+use crate::record::{ActiveRecord, Inputs, RecoveryRecord, Status};
 use crate::spec::ClusterSpec;
 
 /// Reads at most this many records at a time.
@@ -28,8 +28,10 @@ pub struct Recovery {
 /// What a job that cleans up still has to do in a recovery that was cancelled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CleanUp {
-    /// What it cleans up after never began, or it is settled itself.
+    /// What it cleans up after never began, or it has cleaned up.
     Nothing,
+    /// It has failed: only an operator can say what is to become of what is left.
+    Failed,
     /// What it cleans up after is not settled yet.
     Waits,
     /// It has to run.
@@ -116,8 +118,10 @@ impl Store {
         job: &PlannedJob,
     ) -> Result<CleanUp, StoreError> {
         let own = self.read_job(&keys::job(cluster, id, &job.name)).await?;
-        if own.is_some_and(|own| own.record.status.is_settled()) {
-            return Ok(CleanUp::Nothing);
+        match own.map(|own| own.record.status) {
+            Some(Status::Succeeded | Status::Cancelled) => return Ok(CleanUp::Nothing),
+            Some(status) if status.is_settled() => return Ok(CleanUp::Failed),
+            _ => {}
         }
         let mut begun = false;
         for need in &job.needs {

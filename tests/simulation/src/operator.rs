@@ -184,6 +184,9 @@ impl Operator {
     pub(crate) async fn is_settled(&self, stage: &Arc<Stage>) -> anyhow::Result<bool> {
         let record = self.store.recovery_record(&self.cluster, &self.id).await?;
         if let Some(record) = record.filter(|record| record.flags.cancelled.is_some()) {
+            if record.finished.is_none() {
+                self.mend_clean_ups(stage).await?;
+            }
             return Ok(record.finished.is_some());
         }
         let settled = self.store.settled(&self.cluster, &self.id).await?;
@@ -207,6 +210,24 @@ impl Operator {
         }
         let open = |r: &Readiness| matches!(r, Readiness::Ready | Readiness::Needs(_));
         Ok(!put_back && !readiness.values().any(open))
+    }
+
+    /// Puts back what could not clean up after a recovery that was cancelled.
+    async fn mend_clean_ups(&self, stage: &Arc<Stage>) -> anyhow::Result<()> {
+        for job in self
+            .plan
+            .jobs()
+            .iter()
+            .filter(|job| job.payload.cleans_up())
+        {
+            let status = stage.law(|laws| Ok(laws.record(&job.name).map(|r| r.status)));
+            if matches!(status, Some(Status::Quarantined | Status::Failed)) {
+                stage.note(format_args!("operator puts {} back", job.name));
+                self.put_back(stage, job).await?;
+                stage.law(|laws| laws.excuse(4));
+            }
+        }
+        Ok(())
     }
 
     /// What has taken away what the job made has to do that once more, as with `rekindle retry`: `false` while it

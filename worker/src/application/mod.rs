@@ -19,7 +19,7 @@ use jobs::spec::Application;
 use serde::{Deserialize, Serialize};
 
 pub use connect::{CONNECT, Failure, Open, Unanswered, Way};
-pub use target::Target;
+pub use target::{Target, hide};
 
 use crate::cluster::Cluster;
 use crate::engine::{Ctx, JobError};

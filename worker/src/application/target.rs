@@ -46,10 +46,36 @@ impl Target {
     /// Takes the domain out of a text that goes into a record.
     pub fn hide(&self, text: String) -> String {
         match self.domain.as_ref().map(Secret::reveal) {
-            Some(domain) if !domain.is_empty() => text.replace(domain, DOMAIN),
-            _ => text,
+            Some(domain) => hide(&text, domain.trim()),
+            None => text,
         }
     }
+}
+
+/// A text without the domain, however that is spelled: URLs and what they are put into make it small, and write
+/// letters beyond ASCII in their own way.
+pub fn hide(text: &str, domain: &str) -> String {
+    let as_host = Url::parse(&format!("http://{domain}/")).ok();
+    let as_host = as_host.and_then(|url| url.host_str().map(str::to_owned));
+    let mut text = text.to_owned();
+    for spelled in [Some(domain.to_owned()), as_host].into_iter().flatten() {
+        let spelled = spelled.to_ascii_lowercase();
+        if spelled.is_empty() {
+            continue;
+        }
+        // The same length, byte by byte.
+        let small = text.to_ascii_lowercase();
+        let mut hidden = String::new();
+        let mut end = 0;
+        for (at, found) in small.match_indices(&spelled) {
+            hidden.push_str(&text[end..at]);
+            hidden.push_str(DOMAIN);
+            end = at + found.len();
+        }
+        hidden.push_str(&text[end..]);
+        text = hidden;
+    }
+    text
 }
 
 impl fmt::Debug for Target {
@@ -65,5 +91,33 @@ pub(super) async fn domain(ctx: &Ctx, template: &str) -> Result<Option<Secret>, 
             sealed::need(&sealed::secrets(ctx).await?, "DOMAIN")?.clone(),
         )),
         false => Ok(None),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_domain_is_hidden_however_it_is_spelled() {
+        for (domain, text) in [
+            (
+                "Shop.Example.org",
+                "not valid for name shop.example.org, SHOP.EXAMPLE.ORG",
+            ),
+            (
+                "bücher.example",
+                "bücher.example is xn--bcher-kva.example here",
+            ),
+            ("a.b", "a.ba.b"),
+        ] {
+            let hidden = hide(text, domain);
+            assert_eq!(hidden.matches(DOMAIN).count(), 2, "{hidden}");
+            assert!(
+                !hidden.contains("xn--") && !hidden.to_lowercase().contains("example"),
+                "{hidden}"
+            );
+        }
+        assert_eq!(hide("as it is", ""), "as it is");
     }
 }

@@ -308,6 +308,7 @@ impl Ctx {
         }
         let record = WaitRecord {
             waited_ms: u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX),
+            // None of them is a look.
             polls: 0,
             seen,
         };

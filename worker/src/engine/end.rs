@@ -59,7 +59,8 @@ impl Engine {
         if delivery.lost.is_cancelled() {
             return Ok(Leave::Untouched);
         }
-        let cancelled = job.payload.cleans_up() && record.status.is_settled() && {
+        let over = matches!(record.status, Status::Succeeded | Status::Cancelled);
+        let cancelled = job.payload.cleans_up() && over && {
             let (cluster, id) = (&recovery.record.cluster, &recovery.record.id);
             let now = self.store.recovery_record(cluster, id).await?;
             now.is_some_and(|now| now.flags.cancelled.is_some())

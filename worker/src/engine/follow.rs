@@ -116,6 +116,10 @@ impl Engine {
             match self.store.clean_up(cluster, id, job).await? {
                 CleanUp::Nothing => needless.push(job),
                 CleanUp::Due => due.push(job),
+                CleanUp::Failed => {
+                    tracing::warn!(job = %job.name, "cancelled; it has failed to take away what was made: an operator retries or abandons it");
+                    return Ok(vec![]);
+                }
                 // Somebody was faster, and looks again when that is settled.
                 CleanUp::Waits => return Ok(vec![]),
             }

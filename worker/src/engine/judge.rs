@@ -8,6 +8,9 @@ use super::ctx::Proven;
 use super::error::{Again, Interrupt, JobError};
 use super::service::Engine;
 
+/// A job does not wait for longer than this on anybody's word: a server's clock may be wrong by days.
+const LONGEST: Duration = Duration::from_secs(10 * 60);
+
 impl Engine {
     /// What the end of a turn means for the record, and when the next one is due.
     pub(super) fn judge(
@@ -42,7 +45,7 @@ impl Engine {
                 let pause = self.pause_after(record.attempts);
                 (
                     Event::Retry,
-                    Some(after.map_or(pause, |least| least.max(pause))),
+                    Some(after.map_or(pause, |least| least.min(LONGEST).max(pause))),
                 )
             }
             _ => (Event::Fail, None),

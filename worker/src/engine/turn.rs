@@ -418,7 +418,9 @@ impl Engine {
             // Cancelled jobs have no markers: their records tell.
             return Ok(match self.store.clean_up(cluster, id, job).await? {
                 CleanUp::Due => Readiness::Ready,
-                CleanUp::Nothing | CleanUp::Waits => Readiness::Needs(job.needs.clone()),
+                CleanUp::Nothing | CleanUp::Failed | CleanUp::Waits => {
+                    Readiness::Needs(job.needs.clone())
+                }
             });
         }
         // Once begun, its needs were met.

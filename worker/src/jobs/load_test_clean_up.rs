@@ -1,15 +1,18 @@
 //! Load-test-clean-up: takes away what the load test made, however it ended.
 
+use jobs::keys;
 use jobs::message::Job;
-use jobs::record::Temporary;
+use jobs::record::{Status, Temporary};
 use jobs::spec::Driver;
 use serde_json::json;
 
 use super::load_test::{k6, yandex};
-use crate::engine::{Ctx, JobError, Proof, Proven};
+use super::provision::building;
+use crate::engine::{Ctx, JobError, Poll, Proof, Proven};
 
 /// The step names.
 pub const STEPS: &[&str] = &[
+    "over",
     // At Yandex Cloud.
     "found",
     "deleted",
@@ -22,6 +25,9 @@ pub const STEPS: &[&str] = &[
 
 /// Deletes what is left of this recovery's load test, and proves that nothing is.
 pub async fn run(ctx: &Ctx) -> Result<Proven, JobError> {
+    // An operator may have put the test back while this job was on its way.
+    ctx.wait(("over", ctx.generation()), building(ctx), || is_over(ctx))
+        .await?;
     let deleted: Vec<Temporary> = match driver(ctx) {
         Some(Driver::Yandex) => yandex::clean_up(ctx).await?,
         Some(Driver::Kubeconfig) => k6::clean_up(ctx).await?,
@@ -40,6 +46,25 @@ pub async fn run(ctx: &Ctx) -> Result<Proven, JobError> {
         })
     })
     .await
+}
+
+/// Whether nobody makes anything for the load test any more.
+async fn is_over(ctx: &Ctx) -> Result<Poll<()>, JobError> {
+    for job in ctx.plan().jobs() {
+        if !matches!(job.payload, Job::LoadTest(_)) {
+            continue;
+        }
+        let series = keys::job(ctx.cluster(), ctx.recovery(), &job.name);
+        let stored = ctx.store().read_job(&series).await?;
+        let status = stored.map(|stored| stored.record.status);
+        if matches!(
+            status,
+            Some(Status::Running | Status::Waiting | Status::Retrying)
+        ) {
+            return Ok(Poll::Pending(format!("{} goes on", job.name)));
+        }
+    }
+    Ok(Poll::Ready(()))
 }
 
 /// Where the load of this recovery's test came from.

@@ -5,7 +5,7 @@
 mod world;
 
 use anyhow::{Context, ensure};
-use e2e::lab::{LONG, small, until};
+use e2e::lab::{LONG, quick, small, until};
 use e2e::recovery::begin_one;
 use futures::{StreamExt, TryStreamExt, stream};
 use jobs::message::Job;
@@ -13,7 +13,7 @@ use jobs::record::Status;
 use sandbox::operators::k6::Fault;
 use sandbox::yandex::{Code, Kind, Seed, YandexFault};
 
-use self::world::{Scene, failure, reaches_step, result};
+use self::world::{OVER, Scene, failure, reaches_step, result};
 
 /// Worlds at a time: they mostly wait.
 const AT_ONCE: usize = 4;
@@ -214,6 +214,33 @@ async fn whoever_comes_after_a_cancelled_and_dead_worker_cleans_up() -> anyhow::
     scene.lab.cancel(&begun).await?;
     ensure!(!scene.yandex.ours().is_empty());
     let worker = scene.worker().await?;
+    scene.is_over(&begun).await?;
+    worker.stop().await?;
+    scene.is_clean()?;
+    scene.lab.sandbox.stop().await
+}
+
+/// A clean-up that fails does not let a cancelled recovery end; put back, it goes on.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cancelled_recovery_whose_clean_up_failed_stays_open() -> anyhow::Result<()> {
+    let scene = Scene::new().await?;
+    let begun = scene.begin().await?;
+    let worker = scene.worker().await?;
+    reaches_step(&begun, 6).await?;
+    // Whoever may not delete cannot clean up.
+    let forbidden = YandexFault::on("DELETE", "/**").answer(403);
+    scene.yandex.faults().add(forbidden.always());
+    scene.lab.cancel(&begun).await?;
+    let failed = begun.reaches("load-test-clean-up", &OVER, LONG).await?;
+    assert_eq!(failed.status, Status::Failed, "{}", failure(&failed));
+    ensure!(!scene.yandex.ours().is_empty());
+    // Several sweeps go by.
+    tokio::time::sleep(quick().sweep.context("it sweeps")? * 3).await;
+    let store = &scene.lab.store;
+    ensure!(store.active(&begun.cluster).await? == Some(begun.id.clone()));
+
+    scene.yandex.faults().clear();
+    scene.lab.reopen(&begun, "load-test-clean-up", None).await?;
     scene.is_over(&begun).await?;
     worker.stop().await?;
     scene.is_clean()?;

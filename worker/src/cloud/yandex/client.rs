@@ -18,7 +18,7 @@ use super::call::{Answer, Call, Service};
 use super::error::YandexError;
 use super::model::{Cluster, Item, Kind, Resource};
 use super::new::New;
-use super::operation::Operation;
+use super::operation::{Operation, Progress};
 use super::token::{Credentials, Issued, Kept};
 use crate::cloud::http::{date, is_id, is_loopback, read};
 use crate::cloud::patience::{Patience, retry_after};
@@ -211,9 +211,14 @@ impl Yandex {
         let answer = self.send(call).await?;
         let operation: Operation = answer.decode()?;
         let id = operation.resource(new.kind).map(str::to_owned);
-        match id {
-            Some(id) => Ok((operation, id)),
-            None => Err(answer.asked.unexpected("it names nothing that is made")),
+        match (id, operation.progress()) {
+            (Some(id), _) => Ok((operation, id)),
+            // A quota may be told by an operation that was over before it began.
+            (None, Progress::Failed(why)) => Err(YandexError::Invalid {
+                operation: answer.asked.operation,
+                reason: format!("Yandex Cloud did not make it: {why}"),
+            }),
+            (None, _) => Err(answer.asked.unexpected("it names nothing that is made")),
         }
     }
 

@@ -24,7 +24,7 @@ pub struct Everything {
     /// Sorted by kind and id.
     pub resources: Vec<Resource>,
     /// When that was: by the cloud's clock or by ours, whichever is behind. What is judged by its age is then past
-    /// its time by both.
+    /// its time by both. Where the cloud did not say, it is the beginning of time: nothing is past it.
     pub at: Timestamp,
 }
 
@@ -57,7 +57,7 @@ impl Yandex {
         for kind in Kind::ALL {
             let (resources, at) = self.list(kind).await?;
             all.resources.extend(resources);
-            all.at = at.map_or(all.at, |at| at.min(all.at));
+            all.at = at.unwrap_or(Timestamp::MIN).min(all.at);
         }
         Ok(all)
     }

@@ -54,16 +54,24 @@ impl Left {
 }
 
 impl Removal {
-    /// Deletes what can be deleted now, and says what is left.
+    /// Deletes what can be deleted now, the dearest first, and says what is left. What cannot be deleted does not keep
+    /// the rest.
+    ///
+    /// # Errors
+    /// The first one that no other look can cure.
     pub async fn go_on(&self, yandex: &Yandex, plan: Plan) -> Result<Left, YandexError> {
         let mut left = Left {
             resources: plan.ours,
             notes: plan.kept,
         };
-        for resource in &plan.now {
-            left.notes.extend(self.delete(yandex, resource).await?);
+        let mut refused = None;
+        for resource in plan.now.iter().rev() {
+            match self.delete(yandex, resource).await {
+                Ok(note) => left.notes.extend(note),
+                Err(error) => refused = refused.or(Some(error)),
+            }
         }
-        Ok(left)
+        refused.map_or(Ok(left), Err)
     }
 
     /// Begins to delete something, or sees how far that is; says what went wrong.

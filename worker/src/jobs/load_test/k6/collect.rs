@@ -13,6 +13,7 @@ use serde_json::Value;
 
 use super::super::Test;
 use super::life::{self, End, THRESHOLDS};
+use crate::application;
 use crate::engine::{Ctx, JobError};
 use crate::kube::{KubeError, Objects, pods};
 use crate::load::k6::{self, Log};
@@ -56,7 +57,7 @@ impl Hidden {
     /// A text without it.
     pub(super) fn hide(&self, text: &str) -> String {
         match &self.0 {
-            Some(domain) => text.replace(domain, DOMAIN),
+            Some(domain) => application::hide(text, domain),
             None => text.to_owned(),
         }
     }

@@ -14,8 +14,10 @@ use serde_json::Value;
 use crate::engine::JobError;
 use crate::kube::{KubeError, Objects, pods};
 
-/// What a Pod or Job may be stuck in for so long before it counts: registries and schedulers try again by themselves.
-const TROUBLE: Duration = Duration::from_secs(2 * 60);
+/// A Pod may be in trouble for so long before it counts: registries are asked again, and nodes may have to be made first.
+const TROUBLE: Duration = Duration::from_secs(15 * 60);
+/// A Job has its Pod at once, or something refuses it.
+const WITHOUT_POD: Duration = Duration::from_secs(2 * 60);
 /// k6 has run, and some of its thresholds do not hold: a result like any other.
 pub(super) const THRESHOLDS: i32 = 99;
 /// The container of runners and of the initializer.
@@ -202,13 +204,13 @@ fn newest<'a>(seen: &Seen<'a>, job: &str) -> Option<&'a Value> {
 
 /// What is in the way of a Pod; the error is that it will stay there.
 fn troubled(seen: &Seen<'_>) -> Result<Option<String>, Standing> {
-    let long = |object: &Value| age(object, seen.now).is_some_and(|age| age > TROUBLE);
+    let older = |object: &Value, than| age(object, seen.now).is_some_and(|age| age > than);
     let mut first = None;
     for pod in seen.pods {
         let Some(trouble) = pods::trouble(std::slice::from_ref(pod)) else {
             continue;
         };
-        if trouble.hopeless || long(pod) {
+        if trouble.hopeless || older(pod, TROUBLE) {
             return Err(broken(trouble.text, None));
         }
         first.get_or_insert(trouble.text);
@@ -217,7 +219,7 @@ fn troubled(seen: &Seen<'_>) -> Result<Option<String>, Standing> {
         let count = |field: &str| job["status"][field].as_u64().unwrap_or_default();
         let prefix = format!("{}-", name(job));
         let without = !seen.pods.iter().any(|pod| name(pod).starts_with(&prefix));
-        if without && count("succeeded") + count("failed") == 0 && long(job) {
+        if without && count("succeeded") + count("failed") == 0 && older(job, WITHOUT_POD) {
             let text = format!(
                 "Job {} has no Pod: a quota, a policy or an admission webhook may refuse it",
                 name(job)

@@ -314,7 +314,7 @@ fn what_can_become_no_result_any_more_ends_a_run_at_once() {
 }
 
 #[test]
-fn what_may_go_away_by_itself_gets_two_minutes() {
+fn what_may_go_away_by_itself_gets_the_time_that_nodes_and_images_take() {
     let jobs = [active("1"), active("2")];
     for (stuck, text) in [
         (
@@ -328,8 +328,8 @@ fn what_may_go_away_by_itself_gets_two_minutes() {
     ] {
         let pods = [running("1"), stuck];
         let so_far = format!("created: of 2 runners 1 run, 0 are done; {text}");
-        going(120, "created", &jobs, &pods, &so_far);
-        breaks(121, "created", &jobs, &pods, text, None);
+        going(599, "created", &jobs, &pods, &so_far);
+        breaks(601, "created", &jobs, &pods, text, None);
     }
     let never = [running("1"), waiting("2", "InvalidImageName")];
     breaks(1, "created", &jobs, &never, "InvalidImageName", None);

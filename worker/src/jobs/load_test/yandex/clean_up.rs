@@ -24,11 +24,18 @@ const PARTS: [(&str, Option<&str>); 5] = [
 /// Deletes everything that carries this recovery's labels; says what that was. Called by the job
 /// `load-test-clean-up`.
 pub(in crate::jobs) async fn clean_up(ctx: &Ctx) -> Result<Vec<Temporary>, JobError> {
-    let yandex = ctx.world().yandex()?;
+    // Another worker may have what this one lacks.
+    let yandex = ctx
+        .world()
+        .yandex()
+        .map_err(|error| JobError::retry(error.to_string()))?;
     let round = ctx.generation();
     let owner = Owner::new(ctx.cluster(), ctx.recovery());
+    // A wait and no step: a cloud that is away for an hour is no reason to leave things there.
     let found: Vec<Temporary> = ctx
-        .step(("found", round), || find(ctx, yandex, &owner))
+        .wait(("found", round), building(ctx), || async {
+            find(ctx, yandex, &owner).await.map(Poll::Ready)
+        })
         .await?;
     let removal = Removal::default();
     // What shows later is deleted too.
@@ -47,11 +54,27 @@ pub(in crate::jobs) async fn clean_up(ctx: &Ctx) -> Result<Vec<Temporary>, JobEr
     .await
 }
 
-/// What carries this recovery's labels now.
+/// What carries this recovery's labels now. What has come so late is begun to be deleted: the next look may find it
+/// gone.
 pub(in crate::jobs) async fn left(ctx: &Ctx) -> Result<Vec<Temporary>, JobError> {
     let owner = Owner::new(ctx.cluster(), ctx.recovery());
-    let all = ctx.world().yandex()?.everything().await?;
-    Ok(of(&all, &owner))
+    let yandex = ctx.world().yandex()?;
+    let all = yandex.everything().await?;
+    let left = of(&all, &owner);
+    if !left.is_empty() {
+        let ours = plan(&all.resources, |it| owner.owns(&it.labels));
+        Removal::default().go_on(yandex, ours).await?;
+    }
+    Ok(left)
+}
+
+/// This worker looks into another folder than the one that things were made in: there it would find nothing, and
+/// take that for a proof. Another worker may have the right one.
+pub(super) fn elsewhere(folder: &str, yandex: &Yandex) -> JobError {
+    JobError::retry(format!(
+        "the load test's things are in folder {folder} of Yandex Cloud, and this worker works in {}: set YC_FOLDER_ID",
+        yandex.folder()
+    ))
 }
 
 fn of(all: &Everything, owner: &Owner) -> Vec<Temporary> {
@@ -72,6 +95,13 @@ async fn everything(yandex: &Yandex, known: &[Temporary]) -> Result<Everything, 
 /// behind a create whose answer was lost.
 async fn find(ctx: &Ctx, yandex: &Yandex, owner: &Owner) -> Result<Vec<Temporary>, JobError> {
     let made = Made::of(ctx).await?;
+    if let Some(other) = made
+        .folders
+        .iter()
+        .find(|folder| *folder != yandex.folder())
+    {
+        return Err(elsewhere(other, yandex));
+    }
     let settle = ctx.world().settle;
     let mut looks = 0;
     loop {
@@ -89,6 +119,8 @@ async fn find(ctx: &Ctx, yandex: &Yandex, owner: &Owner) -> Result<Vec<Temporary
 /// What the load test made, by its record.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Made {
+    /// Where it was made.
+    folders: BTreeSet<String>,
     known: Vec<Temporary>,
     /// Names of what may have been made.
     lost: Vec<String>,
@@ -117,11 +149,19 @@ impl Made {
             .collect();
         let decided = outputs.keys().filter_map(|key| key.strip_prefix("key/"));
         for generation in decided.filter_map(|generation| generation.parse::<u32>().ok()) {
+            let folder = outputs[format!("key/{generation}").as_str()]["folder"].as_str();
+            self.folders.extend(folder.map(str::to_owned));
             let recorded = |part: &str| outputs.get(format!("{part}/{generation}").as_str());
             for (part, before) in PARTS {
                 let begun = recorded(part).map(|output| serde_json::from_value((*output).clone()));
                 match begun {
-                    Some(Ok(Begun { made, .. })) => self.known.push(made),
+                    Some(Ok(Begun { made, .. })) => {
+                        // What was answered and not yet seen may show as late as what was not answered.
+                        if recorded(&format!("{part}-made")).is_none() {
+                            self.lost.push(made.name.clone());
+                        }
+                        self.known.push(made);
+                    }
                     // What an older build wrote is found by its labels.
                     Some(Err(_)) => {}
                     None if before.is_none_or(|before| recorded(before).is_some()) => {
@@ -173,9 +213,10 @@ mod tests {
         // The keys are decided: the network may have been asked for, and nothing else.
         assert_eq!(made(json!({"key/0": {}})).lost, ["network-0"]);
         let network = made(json!({"key/0": {}, "network/0": begun("network", "enp")}));
+        // Its making was answered and is not done: it may show late.
         assert_eq!(
             (ids(&network), &network.lost),
-            (vec!["enp".to_owned()], &vec![])
+            (vec!["enp".to_owned()], &vec!["n".to_owned()])
         );
         let subnet = made(json!({
             "key/0": {}, "network/0": begun("network", "enp"), "network-made/0": null,
@@ -185,7 +226,7 @@ mod tests {
             "key/0": {}, "network/0": begun("network", "enp"), "network-made/0": null,
             "subnet/0": begun("subnet", "e9b"), "subnet-made/0": null,
             "cluster/0": begun("cluster", "cat"), "cluster-made/0": null,
-            "system/0": begun("node-group", "catg"), "key/1": {},
+            "system/0": begun("node-group", "catg"), "system-made/0": null, "key/1": {},
         }));
         assert_eq!(ids(&groups), ["enp", "e9b", "cat", "catg"]);
         assert_eq!(groups.lost, ["runners-0", "network-1"]);

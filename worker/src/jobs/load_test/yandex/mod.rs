@@ -8,7 +8,7 @@
 mod clean_up;
 mod names;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use jobs::record::Temporary;
 use jobs::spec::{Channel, NodePool, YandexCluster};
 use serde::{Deserialize, Serialize};
@@ -33,6 +33,9 @@ const SYSTEM: &str = "system";
 const RUNNERS: &str = "load-generator";
 /// The value of the taint `dedicated` on these.
 const DEDICATED: &str = "k6";
+
+/// So far may our clock and the cloud's be apart.
+const SKEW: SignedDuration = SignedDuration::from_mins(5);
 
 /// A cluster that is there, with nodes that are ready.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -72,6 +75,8 @@ async fn way(yandex: &Yandex, id: &str) -> Result<Option<(String, String)>, JobE
 /// What is decided before anything is made.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 struct Keys {
+    /// Where all of it is made.
+    folder: String,
     /// After this time anybody may delete it.
     until: Timestamp,
     network: Uuid,
@@ -97,8 +102,14 @@ pub(super) async fn build(ctx: &Ctx, test: &Test) -> Result<Cluster, JobError> {
     })?;
     let round = ctx.generation();
     let keys: Keys = ctx
-        .step(("key", round), || async { decide(wanted) })
+        .step(("key", round), || async {
+            let (_, theirs) = yandex.list(Kind::Network).await?;
+            decide(yandex.folder(), wanted, theirs, Timestamp::now())
+        })
         .await?;
+    if keys.folder != yandex.folder() {
+        return Err(clean_up::elsewhere(&keys.folder, yandex));
+    }
     let owner = Owner::new(ctx.cluster(), ctx.recovery());
     let labels = owner.labels(keys.until);
     let name = |part: &str| name(ctx.cluster(), ctx.recovery(), round, part);
@@ -216,9 +227,25 @@ pub(super) async fn build(ctx: &Ctx, test: &Test) -> Result<Cluster, JobError> {
     Ok(cluster)
 }
 
-fn decide(wanted: &YandexCluster) -> Result<Keys, JobError> {
-    let until = Timestamp::now().checked_add(wanted.ttl);
+/// Decides at the time that the cloud says it is, or we do when it does not. Other workers delete what is past its
+/// time: with clocks that differ, that would be too soon, or never.
+fn decide(
+    folder: &str,
+    wanted: &YandexCluster,
+    theirs: Option<Timestamp>,
+    ours: Timestamp,
+) -> Result<Keys, JobError> {
+    let now = theirs.unwrap_or(ours);
+    let apart = now.duration_since(ours).abs();
+    if apart > SKEW {
+        return Err(JobError::retry(format!(
+            "the clock of this worker and that of Yandex Cloud are {} s apart: set the clock",
+            apart.as_secs()
+        )));
+    }
+    let until = now.checked_add(wanted.ttl);
     Ok(Keys {
+        folder: folder.to_owned(),
         until: until
             .map_err(|error| JobError::fatal(error).while_doing("add `ttl` to the time"))?,
         network: Uuid::new_v4(),

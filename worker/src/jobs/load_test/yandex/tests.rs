@@ -63,7 +63,8 @@ fn nodes_are_ready_when_all_that_were_asked_for_are_there_and_say_so() {
 
 #[test]
 fn the_keys_are_different_ones_and_the_time_to_live_begins_now() {
-    let keys = decide(&wanted()).unwrap();
+    let now = Timestamp::now();
+    let keys = decide("b1g", &wanted(), Some(now), now).unwrap();
     let all = [
         keys.network,
         keys.subnet,
