@@ -1,10 +1,10 @@
 //! Yandex Cloud, as far as the temporary cluster of a load test needs it.
 //!
-//! The habits of the CLO client hold here too: a read that failed is never "nothing there" ([`list`]), and a change
+//! The habits of the CLO client hold here too: a read that failed is never "nothing there" (`list`), and a change
 //! whose effect is unknown is said to be so. What differs: every change carries an idempotency key that its caller
-//! has on record, so it may be sent again with the same key ([`call`]); a change is an operation that is polled to
-//! its end ([`operation`]); and whatever we make carries labels that say whose it is and how long it may live
-//! ([`labels`]), by which alone it is ever deleted ([`removal`]).
+//! has on record, so it may be sent again with the same key (`call`); a change is an operation that is polled to
+//! its end (`operation`); and whatever we make carries labels that say whose it is and how long it may live
+//! (`labels`), by which alone it is ever deleted (`removal`).
 
 pub mod client;
 pub mod error;

@@ -2,13 +2,13 @@
 //! requests, and prints and exits as k6 would.
 //!
 //! It runs no script: it does what `deploy/loadtest/test.js` has k6 do, with the settings that this script reads from the
-//! environment ([`test`]). Of a script's text only this counts: whether it throws at its top level, whether it prints a
-//! summary between our two marker lines, and which statistics it wants in it ([`script`]).
+//! environment (`test`). Of a script's text only this counts: whether it throws at its top level, whether it prints a
+//! summary between our two marker lines, and which statistics it wants in it (`script`).
 //!
 //! Its standard input is the container around it. The first line is the files there, as JSON; `start` is what the
 //! starter sends to k6's port 6565; and with its end this process ends at once, so that none outlives the sandbox.
-//! Variables that begin with `SANDBOX_` are not for k6 either: the network of the node ([`network`]) and what goes
-//! wrong ([`runner`]).
+//! Variables that begin with `SANDBOX_` are not for k6 either: the network of the node (`network`) and what goes
+//! wrong (`runner`).
 
 #![allow(clippy::print_stdout, reason = "the summary is what it is for")]
 
