@@ -26,8 +26,14 @@ struct Shop {
 }
 
 async fn shop(answer: &'static str, tls: bool) -> Shop {
+    shop_until(answer, tls, 2100).await
+}
+
+/// One whose certificate ends with that year.
+async fn shop_until(answer: &'static str, tls: bool, year: i32) -> Shop {
     let key = rcgen::KeyPair::generate().unwrap();
-    let params = rcgen::CertificateParams::new(vec![NAME.to_owned()]).unwrap();
+    let mut params = rcgen::CertificateParams::new(vec![NAME.to_owned()]).unwrap();
+    params.not_after = rcgen::date_time_ymd(year, 12, 31);
     let certificate = params.self_signed(&key).unwrap();
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let config = rustls::ServerConfig::builder_with_provider(provider)
@@ -178,6 +184,16 @@ async fn whoever_is_not_trusted_is_not_asked() {
     let error = ask_at(&empty, &url, None).await.unwrap_err();
     assert_eq!(error.again, Again::Fatal);
     assert!(error.to_string().contains("REKINDLE_CA_FILE"), "{error}");
+}
+
+#[tokio::test]
+async fn a_certificate_that_has_ended_is_no_certificate() {
+    let mut shop = shop_until(GOOD, true, 2020).await;
+    let url = format!("https://shop.${{DOMAIN}}:{}/", shop.port);
+    let error = ask_at(&world(&shop), &url, None).await.unwrap_err();
+    let text = error.to_string();
+    assert!(text.contains("TLS: ") && text.contains("expired"), "{text}");
+    assert!(shop.requests.try_recv().is_err(), "it was asked");
 }
 
 #[tokio::test]
