@@ -40,8 +40,17 @@ pub const SECRETS: [&str; 2] = ["DEMO_TOKEN", "DEMO_KEY"];
 pub const CERTIFICATE: &str = "default/demo-tls";
 
 /// Kinds that operators answer. They act by themselves, so no two runs make the same calls, and no points can be taken
-/// from one: their workers are killed step by step in `heavy_whole` instead, while the API stumbles.
-pub const PLAYED: [&str; 5] = ["flux-bootstrap", "restore", "promote", "backup", "release"];
+/// from one: their workers are killed step by step in `heavy_whole` and `load_yandex` instead, while the API stumbles.
+pub const PLAYED: [&str; 8] = [
+    "flux-bootstrap",
+    "restore",
+    "promote",
+    "backup",
+    "release",
+    "load-test",
+    "load-test-clean-up",
+    "reap",
+];
 
 /// A node with data disks, one without, a master, and the bastion in front of them.
 pub const SPEC: &str = "version: 1
