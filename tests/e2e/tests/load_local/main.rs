@@ -247,8 +247,8 @@ fn a_test_of_nothing_cannot_be_asked_for() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn heavy_a_recovery_whose_application_is_too_slow_ends_with_exit_code_1() -> anyhow::Result<()>
-{
+async fn heavy_a_load_test_of_an_application_that_is_too_slow_ends_with_exit_code_1()
+-> anyhow::Result<()> {
     let scene = Scene::new().await?;
     let folder = tempfile::tempdir()?;
     let asked = Asked {
@@ -257,12 +257,10 @@ async fn heavy_a_recovery_whose_application_is_too_slow_ends_with_exit_code_1() 
     };
     let spec = spec("http://shop.example.org:8080/", asked);
     std::fs::write(folder.path().join("cluster.yaml"), spec)?;
-    let plan = "version: 1\njobs: [{ job: load-test }]\n";
-    std::fs::write(folder.path().join("plan.yaml"), plan)?;
-    let recover = async |key: &str| {
+    let load = async |key: &str| {
         let output = tokio::process::Command::new(program("rekindle")?)
-            .args(["recover", "--cluster", "test", "--spec", "cluster.yaml"])
-            .args(["--plan", "plan.yaml", "--key", key, "--here", "--wait"])
+            .args(["load-test", "--cluster", "test", "--spec", "cluster.yaml"])
+            .args(["--key", key, "--here", "--wait"])
             .env_clear()
             .envs(scene.lab.sandbox.environment())
             .current_dir(folder.path())
@@ -276,11 +274,11 @@ async fn heavy_a_recovery_whose_application_is_too_slow_ends_with_exit_code_1() 
             text(&output.stdout) + &text(&output.stderr),
         ))
     };
-    let (code, said) = recover("fast").await?;
+    let (code, said) = load("fast").await?;
     assert_eq!(code, Some(0), "{said}");
     assert_eq!(scene.answered(), 100);
     scene.faults.slow(Duration::from_millis(300));
-    let (code, said) = recover("slow").await?;
+    let (code, said) = load("slow").await?;
     assert_eq!(code, Some(1), "{said}");
     ensure!(said.contains("p95_ms is 3"), "{said}");
     scene.lab.sandbox.stop().await
